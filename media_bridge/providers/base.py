@@ -1,0 +1,205 @@
+"""What a provider is to the bridge: three small protocols, events that mean one thing whoever sends them.
+
+Audio is 8 kHz μ-law, one byte a sample (8 bytes a millisecond), in and out, because the phone line is. An
+adapter whose vendor cannot take that transcodes inside itself and says so in its profile. Differences between
+vendors are flags on a profile, never a check of a name where the provider is used.
+
+Every adapter is made by `Adapter(ProviderConfig)`, holds no per-call state, is shared by all calls of a process,
+and raises only `ProviderError` (and `ConfigError` from its constructor).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from stayline.models import Message, ToolCall, ToolSpec
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ProviderConfig:
+    """One configured provider: vendor, model and everything that the adapter needs."""
+
+    provider: str
+    model: str
+    api_key: str = ""
+    base_url: str = ""  #: http origin without path; a websocket origin is derived from it (http -> ws)
+    voice: str = ""
+    language: str = "en"
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Checked by the adapter's own options model; an unknown one is a ConfigError."""
+
+
+# --- speech to text --------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SttProfile:
+    native_mulaw: bool  #: the vendor takes 8 kHz μ-law as it is
+    eager_turns: bool = False  #: sends EagerEndOfTurn and TurnResumed
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SpeechStarted:
+    """The caller began to make speech-like sound. May prove to be noise."""
+
+    at_ms: int  #: stream position, milliseconds of audio sent so far
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Partial:
+    """What the open turn says so far; replaces earlier partials. Never empty."""
+
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EndOfTurn:
+    """The caller's turn is over. `text` is the whole turn; empty when the speech proved to be noise."""
+
+    text: str
+    confidence: float | None = None
+    speech_end_ms: int | None = None  #: stream position of the last voiced audio, where known
+    speech_ms: int = 0  #: how long the caller spoke, where known
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EagerEndOfTurn:
+    """The turn is probably over; either TurnResumed or EndOfTurn follows."""
+
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TurnResumed:
+    pass
+
+
+SttEvent = SpeechStarted | Partial | EndOfTurn | EagerEndOfTurn | TurnResumed
+
+
+class SttStream(Protocol):
+    """One call's ear. Iteration ends when the stream was closed by us; a lost vendor raises ProviderError."""
+
+    async def send(self, audio: bytes) -> None:
+        """Feed μ-law audio, any length (20 ms frames in practice). Never blocks on the vendor for long."""
+
+    def __aiter__(self) -> AsyncIterator[SttEvent]: ...
+
+    async def aclose(self) -> None: ...
+
+
+class SttProvider(Protocol):
+    profile: SttProfile
+
+    async def warm(self) -> None:
+        """Load or connect what the first call would otherwise wait for."""
+
+    async def connect(self, *, call_id: str) -> SttStream: ...
+
+    async def aclose(self) -> None: ...
+
+
+# --- language model --------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LlmProfile:
+    parallel_tools: bool = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LlmRequest:
+    instructions: str
+    messages: Sequence[Message]
+    tools: Sequence[ToolSpec]
+    call_id: str  #: for finding the call at the vendor; not for the model
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TextDelta:
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A whole tool call; vendors' fragments are put together by the adapter. Arguments that are not a JSON
+    object arrive as `{}` with `malformed` set to what the model wrote."""
+
+    call: ToolCall
+    malformed: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LlmUsage:
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+
+
+LlmEvent = TextDelta | ToolCallDelta | LlmUsage
+
+
+class LlmProvider(Protocol):
+    profile: LlmProfile
+
+    async def warm(self) -> None: ...
+
+    def stream(self, request: LlmRequest) -> AsyncIterator[LlmEvent]:
+        """Stream one reply. Closing the iterator (or cancelling) closes the vendor's connection at once."""
+
+    async def aclose(self) -> None: ...
+
+
+# --- text to speech --------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TtsProfile:
+    native_mulaw: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SpeechChunk:
+    """Audio of an utterance, in order.
+
+    `chars`: how many characters of the text sent so far are spoken when this chunk has been played, where the
+    vendor tells; None between such points (the bridge interpolates).
+    """
+
+    audio: bytes
+    chars: int | None = None
+
+
+class Utterance(Protocol):
+    """One stretch of agent speech: text goes in clause by clause while audio comes out."""
+
+    async def send(self, text: str) -> None:
+        """Add a clause, spaces and punctuation as they are to be counted in `SpeechChunk.chars`."""
+
+    async def finish(self) -> None:
+        """No more text. Iteration ends after the last audio."""
+
+    def __aiter__(self) -> AsyncIterator[SpeechChunk]: ...
+
+    async def cancel(self) -> None:
+        """Stop now; nothing more is yielded. Safe to call twice, and after the end."""
+
+
+class TtsSession(Protocol):
+    """One call's voice: keeps a warm connection between utterances and reconnects by itself."""
+
+    async def utterance(self) -> Utterance: ...
+
+    async def aclose(self) -> None: ...
+
+
+class TtsProvider(Protocol):
+    profile: TtsProfile
+
+    async def warm(self) -> None: ...
+
+    async def connect(self, *, call_id: str) -> TtsSession: ...
+
+    async def aclose(self) -> None: ...

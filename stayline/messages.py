@@ -1,0 +1,193 @@
+"""What bridge, workflow and activities say to each other (DESIGN.md, rule 2). Data only."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from stayline.models import AgentSpec, CallInfo, Message, Model, ToolCall
+from stayline.timeline import CallMetrics, CallOutcome, TimelineEvent
+
+
+class CallStart(Model):
+    """Input of CallWorkflow."""
+
+    call: CallInfo
+    agent: AgentSpec
+    caller_hash: str = ""  #: for the search attribute; already the number if the user opted for it
+    has_policy: bool = False  #: the agent has an `on_call` policy
+    public_url: str = ""  #: where the carrier finds any bridge
+    traceparent: str | None = None  #: W3C trace context of the call's root span
+    carry: CallCarry | None = None  #: set by continue-as-new only
+
+
+class CallCarry(Model):
+    """The call's state, from one run of the workflow to the next. Filled and read by `workflows` only."""
+
+    state: dict[str, Any]
+
+
+class Admit(Model):
+    """Input of update `admit`. The stream token stays with the bridge; the workflow knows its hash only."""
+
+    token_sha256: str
+    bridge_id: str
+
+
+class Admission(Model):
+    accepted: bool
+    say: str = ""  #: what a rejected caller hears
+    reason: str = ""
+
+
+class OpenSession(Model):
+    """Input of update `open_session`, at the stream's `start`. A wrong or used token fails the update with
+    an ApplicationError of type `BadToken`; a call that is over with `CallOver`."""
+
+    token_sha256: str
+    bridge_id: str
+    stream_id: str
+
+
+class Grant(Model):
+    """Answer to `open_session`: all that a bridge needs to hold the call."""
+
+    session: int  #: 1, 2, …
+    call: CallInfo
+    agent: AgentSpec
+    messages: tuple[Message, ...] = ()  #: the conversation so far
+    running_tools: tuple[ToolCall, ...] = ()  #: ask again with the same id to get their outcome
+    seconds_left: float
+    resumed: bool = False  #: an earlier session was lost: say so, then go on
+    note: str = ""  #: why the caller is back, e.g. a failed transfer; already among the messages
+    traceparent: str | None = None
+
+
+class RunTool(Model):
+    """Input of update `run_tool`; its update id is the tool call's id, so asking twice runs once."""
+
+    session: int
+    call: ToolCall
+
+
+class Record(Model):
+    """Input of signal `record`: timeline events of one session in order. `first_seq` counts from 1."""
+
+    session: int
+    first_seq: int
+    events: tuple[TimelineEvent, ...]
+
+
+DialStatus = Literal["completed", "answered", "busy", "no-answer", "failed", "canceled"]
+
+
+class NextStep(Model):
+    """Input of update `next_step`: the carrier asks what to do after a stream or a dial."""
+
+    token_sha256: str
+    bridge_id: str
+    dial_status: DialStatus | None = None  #: set when a dialled transfer has ended
+    dial_seconds: float | None = None
+
+
+class Step(Model):
+    """What the carrier must do now."""
+
+    action: Literal["connect", "dial", "hangup"]
+    say: str = ""  #: spoken by the carrier before a dial or a hang-up
+    to: str = ""  #: number or SIP address to dial
+    ring_timeout: int = 25
+
+
+class CarrierStatus(Model):
+    """Input of signal `carrier_status`: the carrier's own word on the call."""
+
+    status: Literal[
+        "queued",
+        "initiated",
+        "ringing",
+        "in-progress",
+        "completed",
+        "busy",
+        "failed",
+        "no-answer",
+        "canceled",
+    ]
+    duration: float | None = None
+
+
+class Command(Model):
+    """Who steers a call, and why. Base of the commands that people give."""
+
+    by: str = "unknown"
+    why: str = ""
+
+
+class EndCall(Command):
+    say: str | None = None  #: None: the agent's goodbye
+
+
+class TransferCall(Command):
+    to: str  #: E.164 number or sip: address
+    say: str | None = None  #: announcement; None: the agent's
+
+
+class SayText(Command):
+    text: str
+
+
+class Approve(Command):
+    tool_call_id: str
+    approved: bool
+
+
+class Speak(Model):
+    """Input of activity `speak` on a bridge's own queue."""
+
+    call_id: str
+    session: int
+    text: str
+    source: Literal["operator", "limit", "silence"] = "operator"
+
+
+class CloseSession(Model):
+    """Input of activity `close_session` on a bridge's own queue: say it, let it be heard, close."""
+
+    call_id: str
+    session: int
+    say: str = ""
+    reason: str = ""
+
+
+class LeaseInput(Model):
+    bridge_id: str
+    heartbeat_timeout: float = 2.0  #: seconds
+    pickup_timeout: float = 1.5  #: seconds in which a living bridge takes an offered lease
+
+
+class LeaseState(Model):
+    """Heartbeat details of `keep_lease`."""
+
+    calls: tuple[str, ...] = ()
+    load: float = 0.0  #: calls held / calls allowed
+    loop_lag_ms: float = 0.0
+
+
+class HangUp(Model):
+    call_id: str
+
+
+class Redirect(Model):
+    """Input of activity `redirect_call`: send the live call to /voice/next of any living bridge."""
+
+    call_id: str
+    public_url: str
+
+
+class CallResult(Model):
+    """Result of CallWorkflow: small, readable in Temporal's UI."""
+
+    outcome: CallOutcome
+    metrics: CallMetrics
+
+
+CallStart.model_rebuild()

@@ -1,0 +1,216 @@
+"""Tools: Python functions that an agent may call. The schema comes from the signature, the policy from `@tool`.
+
+A tool runs as a Temporal activity in a worker, never in the process that holds the audio. What it raises
+becomes data: `ToolError` says what the agent may read, anything else is "the tool failed".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any, get_type_hints, overload
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+
+from stayline.errors import ConfigError, ToolError
+from stayline.models import CallInfo, ToolSpec
+
+BUILTIN_TOOLS = frozenset({"end_call", "transfer_call"})
+"""Names that Stayline gives to the model itself; a user's tool cannot take them."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ToolContext:
+    """What a running tool may ask for, by a parameter annotated `ToolContext`.
+
+    Attributes:
+        idempotency_key: the same for every attempt of this tool call; send it to the system you change.
+        attempt: 1 for the first try.
+        heartbeat: call it in long work; it raises `asyncio.CancelledError` soon after a cancellation.
+    """
+
+    call: CallInfo
+    tool_call_id: str
+    idempotency_key: str
+    attempt: int
+    heartbeat: Callable[..., None]
+
+
+class Tool:
+    """A decorated tool: still callable as the function it was, plus its `spec`."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        spec: ToolSpec,
+        arguments: type[BaseModel],
+        injected: dict[str, type],
+    ):
+        self.function = function
+        self.spec = spec
+        self._arguments = arguments
+        self._injected = injected
+        self.__doc__ = function.__doc__
+        self.__name__ = spec.name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    async def run(self, arguments: dict[str, Any], context: ToolContext) -> Any:
+        """Validate the arguments, run the function once, and return its result as a JSON value.
+
+        Raises:
+            ToolError: the arguments do not fit the schema (not retryable), or the tool raised it.
+            Exception: whatever else the function raised.
+        """
+        try:
+            values = self._arguments.model_validate(arguments)
+        except ValidationError as error:
+            faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors())
+            raise ToolError(f"Wrong arguments for {self.spec.name}: {faults}") from error
+        kwargs = {name: getattr(values, name) for name in type(values).model_fields}
+        for name, kind in self._injected.items():
+            kwargs[name] = context if kind is ToolContext else context.call
+        if inspect.iscoroutinefunction(self.function):
+            result = await self.function(**kwargs)
+        else:
+            result = await asyncio.to_thread(self.function, **kwargs)
+        return TypeAdapter(Any).dump_python(result, mode="json")
+
+
+@overload
+def tool(function: Callable[..., Any], /) -> Tool: ...
+@overload
+def tool(
+    *,
+    name: str | None = ...,
+    retries: int = ...,
+    attempt_timeout: float = ...,
+    total_timeout: float = ...,
+    heartbeat_timeout: float | None = ...,
+    backoff: float = ...,
+    filler: str | None = ...,
+    needs_approval: bool = ...,
+    approval_timeout: float = ...,
+    background: bool = ...,
+) -> Callable[[Callable[..., Any]], Tool]: ...
+
+
+def tool(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retries: int = 2,
+    attempt_timeout: float = 30.0,
+    total_timeout: float = 300.0,
+    heartbeat_timeout: float | None = None,
+    backoff: float = 1.0,
+    filler: str | None = None,
+    needs_approval: bool = False,
+    approval_timeout: float = 120.0,
+    background: bool = False,
+) -> Tool | Callable[[Callable[..., Any]], Tool]:
+    """Make a function a tool that an agent may call.
+
+    Args:
+        name: what the model calls it; default: the function's name.
+        retries: further attempts after the first failed one.
+        attempt_timeout: seconds for one attempt.
+        total_timeout: seconds for all attempts and the waits between them.
+        heartbeat_timeout: seconds between heartbeats of a tool that calls `ToolContext.heartbeat`.
+        backoff: seconds before the second attempt; doubles each time, at most 60.
+        filler: said when the tool takes longer than a moment.
+        needs_approval: a person must release each call (`stayline calls approve`).
+        approval_timeout: seconds to wait for that person; then the call of the tool is refused.
+        background: the conversation goes on meanwhile and the result is spoken when it comes.
+    Raises:
+        ConfigError: the signature has no JSON schema, the name is taken, or a limit makes no sense.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Tool:
+        tool_name = name or function.__name__
+        if tool_name in BUILTIN_TOOLS:
+            raise ConfigError(f"The tool name {tool_name!r} belongs to Stayline.", fix="Choose another name.")
+        if not tool_name.replace("_", "").isalnum() or len(tool_name) > 64:
+            raise ConfigError(
+                f"The tool name {tool_name!r} is not one that language models accept.",
+                fix="Use letters, digits and underscores, at most 64.",
+            )
+        if retries < 0 or attempt_timeout <= 0 or total_timeout < attempt_timeout or backoff <= 0:
+            raise ConfigError(
+                f"Tool {tool_name!r}: the limits contradict each other.",
+                fix="Needed: retries >= 0, attempt_timeout > 0, total_timeout >= attempt_timeout, backoff > 0.",
+            )
+        arguments, injected = _arguments_of(function, tool_name)
+        spec = ToolSpec(
+            name=tool_name,
+            description=inspect.cleandoc(function.__doc__ or tool_name.replace("_", " ")),
+            parameters=_schema_of(arguments),
+            max_attempts=retries + 1,
+            attempt_timeout=attempt_timeout,
+            total_timeout=total_timeout,
+            heartbeat_timeout=heartbeat_timeout,
+            backoff=backoff,
+            filler=filler,
+            needs_approval=needs_approval,
+            approval_timeout=approval_timeout,
+            background=background,
+        )
+        return Tool(function, spec, arguments, injected)
+
+    return decorate if function is None else decorate(function)
+
+
+def _arguments_of(function: Callable[..., Any], tool_name: str) -> tuple[type[BaseModel], dict[str, type]]:
+    """A pydantic model of the parameters that the model fills in, and the parameters that Stayline fills in."""
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except NameError as error:
+        raise ConfigError(
+            f"Tool {tool_name!r}: an annotation cannot be resolved ({error}).",
+            fix="Import the type at module level, where the tool is defined.",
+        ) from error
+    fields: dict[str, Any] = {}
+    injected: dict[str, type] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+            raise ConfigError(
+                f"Tool {tool_name!r}: parameter {parameter.name!r} has no schema.",
+                fix="Use plain named parameters; *args, **kwargs and positional-only ones cannot be described.",
+            )
+        if parameter.name not in hints:
+            raise ConfigError(
+                f"Tool {tool_name!r}: parameter {parameter.name!r} has no type.",
+                fix="Annotate it, e.g. `date: str`.",
+            )
+        kind = hints[parameter.name]
+        if kind in (CallInfo, ToolContext):
+            injected[parameter.name] = kind
+            continue
+        fields[parameter.name] = (kind, ... if parameter.default is parameter.empty else parameter.default)
+    try:
+        model = create_model(f"{tool_name}_arguments", __config__=ConfigDict(extra="forbid"), **fields)
+        model.model_json_schema()
+    except (PydanticSchemaGenerationError, PydanticUserError, TypeError) as error:
+        raise ConfigError(
+            f"Tool {tool_name!r}: a parameter's type has no JSON schema ({str(error).splitlines()[0]})",
+            fix="Use str, int, float, bool, dates, Literal, lists, dicts or pydantic models.",
+        ) from error
+    return model, injected
+
+
+def _schema_of(arguments: type[BaseModel]) -> dict[str, Any]:
+    schema = arguments.model_json_schema()
+    schema.pop("title", None)
+    for value in schema.get("properties", {}).values():
+        value.pop("title", None)
+    schema.setdefault("properties", {})
+    return schema
+
+
+Policy = Callable[[CallInfo], Awaitable[None] | None]
+"""An `on_call` policy: returns to accept, raises `RejectCall` to refuse."""
