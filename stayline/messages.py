@@ -17,6 +17,7 @@ class CallStart(Model):
     has_policy: bool = False  #: the agent has an `on_call` policy
     public_url: str = ""  #: where the carrier finds any bridge
     traceparent: str | None = None  #: W3C trace context of the call's root span
+    history_limit: int = 0  #: events after which the workflow continues as new; 0: when Temporal suggests it
     carry: CallCarry | None = None  #: set by continue-as-new only
 
 
@@ -49,7 +50,12 @@ class OpenSession(Model):
 
 
 class Grant(Model):
-    """Answer to `open_session`: all that a bridge needs to hold the call."""
+    """Answer to `open_session`: all that a bridge needs to hold the call.
+
+    Every tool call among `messages` is followed by its result. Tools that still run are not among them but in
+    `running_tools`: ask `run_tool` again with the same id, and append the AgentMessage with the tool call and
+    the ToolMessage with its outcome when it comes.
+    """
 
     session: int  #: 1, 2, …
     call: CallInfo
@@ -140,8 +146,18 @@ class Approve(Command):
     approved: bool
 
 
+class Accepted(Model):
+    """Answer to a command given as an update: it stands in the timeline at `index` and will be carried out."""
+
+    index: int
+
+
 class Speak(Model):
-    """Input of activity `speak` on a bridge's own queue."""
+    """Input of activity `speak` on a bridge's own queue; it answers whether it was said (bool).
+
+    With source `silence` the bridge answers False, and says nothing, when somebody is speaking: a long turn is
+    recorded only at its end, so the workflow cannot know. Empty `text` then only asks whether there is silence.
+    """
 
     call_id: str
     session: int

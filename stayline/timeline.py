@@ -57,6 +57,10 @@ class UserTurn(_Event):
     speech_ms: int = 0
 
 
+AgentSource = Literal["greeting", "reply", "filler", "operator", "limit", "silence", "resume", "goodbye", "apology"]
+"""Why the agent spoke."""
+
+
 class AgentTurn(_Event):
     """What the caller heard. `generated` is set when more had been generated than was heard."""
 
@@ -64,9 +68,7 @@ class AgentTurn(_Event):
     text: str
     generated: str | None = None
     interrupted: bool = False
-    source: Literal[
-        "greeting", "reply", "filler", "operator", "limit", "silence", "resume", "goodbye", "apology"
-    ] = "reply"
+    source: AgentSource = "reply"
     speech_ms: int = 0
     latency: TurnLatency | None = None
     tool_calls: tuple[str, ...] = ()  #: ids of the tools that the reply asked for

@@ -1,0 +1,31 @@
+# The only list of commands. `make demo` and `make test` need nothing but Python 3.11 or newer.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format lock
+
+bin := .venv/bin
+
+help:            ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+setup:           ## make .venv as requirements.lock pins it
+	@scripts/setup
+
+demo: setup      ## place a whole call here; ARGS=--crash kills the bridge in mid-call, ARGS=--keep leaves it running
+	@$(bin)/stayline demo $(ARGS)
+
+test: setup      ## all tests, with coverage; ARGS="-k name" for some
+	@$(bin)/pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered $(ARGS)
+
+check: setup     ## format, lint, types, import rules
+	@$(bin)/ruff format --check .
+	@$(bin)/ruff check .
+	@$(bin)/mypy
+	@$(bin)/lint-imports
+
+format: setup    ## put the code in order
+	@$(bin)/ruff check --fix .
+	@$(bin)/ruff format .
+
+lock: setup      ## pin anew what pyproject.toml asks for (needs uv)
+	@uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-header --no-annotate --upgrade --quiet -o requirements.lock

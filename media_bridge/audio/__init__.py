@@ -1,0 +1,1 @@
+"""Sound on the phone line: the codec, sample rates, voice activity, playout accounting and recordings."""

@@ -1,0 +1,153 @@
+"""A media bridge: one process that holds live calls. Starts and stops its parts in the right order."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+
+import aiohttp
+import structlog
+from aiohttp import web
+from temporalio.client import Client
+
+from media_bridge.lease import BridgeActivities, hold_lease, lease_worker
+from media_bridge.providers.loading import Providers, load_providers
+from media_bridge.records import SpoolResender
+from media_bridge.session import Session
+from stayline import telemetry
+from stayline.agent import Agent
+from stayline.errors import ConfigError
+from stayline.messages import LeaseState
+from stayline.models import AgentSpec
+from stayline.settings import Settings, TwilioCredentials
+
+log = structlog.get_logger(__name__)
+
+
+class Bridge:
+    """Everything that the sessions of one process share.
+
+    Args:
+        agents: by name; their providers are loaded and warmed by `start`.
+    """
+
+    def __init__(
+        self, settings: Settings, twilio: TwilioCredentials, agents: Mapping[str, Agent], client: Client
+    ) -> None:
+        self.settings = settings
+        self.twilio = twilio
+        self.agents = dict(agents)
+        self.client = client
+        # Unique for every process: a lease offered to a dead process must not find its successor.
+        self.id = f"{settings.bridge_id}-{secrets.token_hex(2)}"
+        self.sessions: dict[str, Session] = {}
+        self.draining = False
+        self.leased = asyncio.Event()
+        self.spool = SpoolResender(client, settings.spool_dir)
+        self._activities = BridgeActivities(self.find, self._lease_state)
+        self._providers: dict[str, Providers] = {}
+        self._background: list[asyncio.Task[None]] = []
+        self._runner: web.AppRunner | None = None
+        self.address: tuple[str, int] = settings.listen
+
+    @property
+    def full(self) -> bool:
+        return len(self.sessions) >= self.settings.max_calls
+
+    def find(self, call_id: str, number: int) -> Session | None:
+        session = self.sessions.get(call_id)
+        return session if session is not None and session.grant.session == number else None
+
+    def providers_for(self, agent: AgentSpec) -> Providers:
+        """The agent's providers: one set per configuration, shared by all its calls."""
+        key = repr((agent.stt, agent.llm, agent.tts, agent.voice, agent.language, agent.options))
+        if key not in self._providers:
+            self._providers[key] = load_providers(agent)
+        return self._providers[key]
+
+    async def start(self) -> None:
+        """Load and warm the providers, take the lease, then listen.
+
+        Raises:
+            ConfigError: the address is taken.
+        """
+        from media_bridge.server.app import build_app
+
+        for agent in self.agents.values():
+            await self.providers_for(agent.spec()).warm()
+        worker = lease_worker(self.client, self.id, self._activities)
+        self._background = [
+            asyncio.create_task(worker.run()),
+            asyncio.create_task(hold_lease(self.client, self.id, self.leased, self._activities.drained)),
+            asyncio.create_task(self.spool.run()),
+            asyncio.create_task(telemetry.watch_loop_lag()),
+        ]
+        self._runner = web.AppRunner(build_app(self), access_log=None, shutdown_timeout=2)
+        await self._runner.setup()
+        host, port = self.settings.listen
+        site = web.TCPSite(self._runner, host, port, reuse_port=self.settings.reuse_port or None)
+        try:
+            await site.start()
+        except OSError as error:
+            raise ConfigError(
+                f"Cannot listen on {host}:{port} ({error.strerror}).",
+                fix="Stop what uses it, or set STAYLINE_LISTEN_ADDR.",
+            ) from error
+        self._site = site
+        self.address = self._runner.addresses[0][:2]
+        log.info("bridge_started", bridge=self.id, address=f"{self.address[0]}:{self.address[1]}")
+
+    async def stop(self) -> None:
+        """Drain: take no more calls, hand over or finish the ones held, give the lease back, stop."""
+        self.draining = True
+        log.info("bridge_draining", calls=len(self.sessions))
+        if self._runner is not None:
+            await self._site.stop()
+        await self._hand_over()
+        self._activities.drained.set()
+        if self._background:
+            # The lease ends by itself once `keep_lease` returns; the others are loops.
+            await asyncio.wait({self._background[1]}, timeout=3)
+            for task in self._background:
+                task.cancel()
+            await asyncio.wait(self._background, timeout=10)
+        if self._runner is not None:
+            await self._runner.cleanup()
+        for providers in self._providers.values():
+            await providers.aclose()
+        log.info("bridge_stopped", bridge=self.id)
+
+    async def _hand_over(self) -> None:
+        """Move the calls to another bridge if one answers at the public URL; else let them end, within limits."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.settings.drain_timeout
+        while self.sessions and loop.time() < deadline:
+            if await self._another_bridge_lives():
+                break
+            await asyncio.sleep(0.5)
+        if not self.sessions:
+            return
+        log.info("handing_over", calls=len(self.sessions))
+        for session in list(self.sessions.values()):
+            session.close("")
+        waiting = [asyncio.create_task(s.closed.wait()) for s in self.sessions.values()]
+        if waiting:
+            await asyncio.wait(waiting, timeout=20)
+
+    async def _another_bridge_lives(self) -> bool:
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as http,
+                http.get(f"{self.settings.public}/ready") as answer,
+            ):
+                return answer.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    def _lease_state(self) -> LeaseState:
+        return LeaseState(
+            calls=tuple(self.sessions),
+            load=len(self.sessions) / self.settings.max_calls,
+            loop_lag_ms=telemetry.recent_loop_lag_ms(),
+        )

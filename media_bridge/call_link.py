@@ -1,0 +1,89 @@
+"""A session's line to its call's workflow. Nothing here is ever awaited by the audio path."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import structlog
+from temporalio.client import (
+    Client,
+    WorkflowHandle,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
+
+from stayline.errors import StaylineError
+from stayline.messages import EndCall, Grant, OpenSession, RunTool
+from stayline.models import ToolCall, ToolOutcome
+from stayline.names import call_workflow_id
+
+log = structlog.get_logger(__name__)
+
+RETRY_SECONDS = 0.5
+"""Pause between tries while Temporal is away; its client has retried for about 10 s before each."""
+
+_GONE = (RPCStatusCode.NOT_FOUND,)
+
+
+class SessionRefused(StaylineError):
+    """The workflow refuses this stream: a wrong or used token, or a call that is over."""
+
+
+class CallLink:
+    """Updates that a session sends to its call."""
+
+    def __init__(self, client: Client, call_id: str) -> None:
+        self.call_id = call_id
+        self._handle: WorkflowHandle[object, object] = client.get_workflow_handle(call_workflow_id(call_id))
+
+    async def open_session(self, request: OpenSession, hold_seconds: float) -> Grant:
+        """Ask for the grant; while Temporal is away, keep asking for `hold_seconds`.
+
+        Raises:
+            SessionRefused: wrong token, no such call, or the call is over.
+            TimeoutError: Temporal did not come back in time.
+        """
+        async with asyncio.timeout(hold_seconds):
+            while True:
+                try:
+                    # The token makes the update id: asking again after a lost answer is the same update.
+                    grant: Grant = await self._handle.execute_update(
+                        "open_session", request, id=f"open-{request.token_sha256[:32]}", result_type=Grant
+                    )
+                    return grant
+                except WorkflowUpdateFailedError as error:
+                    cause = error.cause
+                    kind = cause.type if isinstance(cause, ApplicationError) else ""
+                    raise SessionRefused(f"The stream was refused: {kind or 'failed'}.") from error
+                except (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError) as error:
+                    if isinstance(error, RPCError) and error.status in _GONE:
+                        raise SessionRefused("The stream was refused: there is no such call.") from error
+                    log.warning("temporal_away", during="open_session")
+                    await asyncio.sleep(RETRY_SECONDS)
+
+    async def run_tool(self, session: int, call: ToolCall) -> ToolOutcome:
+        """Run a tool to its end. Asking again with the same id never runs it twice, so every loss is retried."""
+        while True:
+            try:
+                outcome: ToolOutcome = await self._handle.execute_update(
+                    "run_tool", RunTool(session=session, call=call), id=call.id, result_type=ToolOutcome
+                )
+                return outcome
+            except WorkflowUpdateFailedError as error:
+                log.error("tool_update_failed", tool=call.name, cause=type(error.cause).__name__)
+                return _failed(call, "The tool could not be started.")
+            except (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError) as error:
+                if isinstance(error, RPCError) and error.status in _GONE:
+                    return _failed(call, "The call is over.")
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def end(self, why: str) -> None:
+        """Ask the workflow to end the call, because this bridge cannot hold the conversation."""
+        await self._handle.signal("end", EndCall(by="bridge", why=why, say=""), rpc_timeout=timedelta(seconds=5))
+
+
+def _failed(call: ToolCall, error: str) -> ToolOutcome:
+    return ToolOutcome(id=call.id, name=call.name, status="failed", error=error)

@@ -1,0 +1,178 @@
+"""The agent's voice in one call: clauses in, audio out, one utterance after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from media_bridge.providers.base import SpeechChunk, TtsProvider, TtsSession, Utterance
+from media_bridge.providers.fallback import Failed, first_working
+from stayline.errors import ProviderError
+
+AUDIO_TIMEOUT = 8.0
+"""Seconds without audio after which a voice that still owes some has failed."""
+
+
+@dataclasses.dataclass(slots=True)
+class _Job:
+    """One utterance to speak. `clauses` is read by the voice task while the reply still fills it."""
+
+    id: int
+    clauses: deque[str] = dataclasses.field(default_factory=deque)
+    ended: bool = False
+    said: str = ""  #: everything that was ever asked for, for a second provider
+    touched: float = 0.0  #: loop time of the last clause or of the end
+    changed: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
+
+    def touch(self) -> None:
+        self.touched = asyncio.get_running_loop().time()
+        self.changed.set()
+
+
+class Voice:
+    """Speaks utterances in order through the first TTS provider that works.
+
+    Args:
+        audio: told of each chunk: utterance, μ-law audio, characters spoken at its end (or None).
+        done: told when an utterance has no more audio (also when it failed or was dropped).
+    """
+
+    def __init__(
+        self,
+        providers: Sequence[TtsProvider],
+        call_id: str,
+        audio: Callable[[int, bytes, int | None], None],
+        done: Callable[[int], None],
+        failed: Failed,
+    ) -> None:
+        self._providers = list(providers)
+        self._call_id = call_id
+        self._audio = audio
+        self._done = done
+        self._failed = failed
+        self._jobs: deque[_Job] = deque()
+        self._wake = asyncio.Event()
+        self._session: TtsSession | None = None
+        self._speaking: asyncio.Task[None] | None = None
+
+    def say(self, utterance: int, text: str) -> None:
+        job = next((j for j in self._jobs if j.id == utterance), None)
+        if job is None:
+            job = _Job(utterance)
+            self._jobs.append(job)
+            self._wake.set()
+        job.clauses.append(text)
+        job.said += text
+        job.touch()
+
+    def end(self, utterance: int) -> None:
+        job = next((j for j in self._jobs if j.id == utterance), None)
+        if job is not None:
+            job.ended = True
+            job.touch()
+
+    def drop(self) -> None:
+        """Give up everything that is being or waits to be spoken."""
+        self._jobs.clear()
+        if self._speaking is not None:
+            self._speaking.cancel()
+
+    async def run(self) -> None:
+        """Speak until cancelled."""
+        try:
+            while True:
+                while not self._jobs:
+                    self._wake.clear()
+                    await self._wake.wait()
+                job = self._jobs[0]
+                self._speaking = asyncio.create_task(self._speak(job))
+                await asyncio.wait({self._speaking})
+                if not self._speaking.cancelled() and (error := self._speaking.exception()) is not None:
+                    raise error
+                self._speaking = None
+                if self._jobs and self._jobs[0] is job:
+                    self._jobs.popleft()
+                self._done(job.id)
+        finally:
+            if self._speaking is not None:
+                self._speaking.cancel()
+                await asyncio.wait({self._speaking})
+            if self._session is not None:
+                await self._session.aclose()
+
+    async def _speak(self, job: _Job) -> None:
+        """Speak one utterance; a provider that fails before any audio is replaced by the next."""
+        tried = 0
+        while tried <= len(self._providers):
+            tried += 1
+            heard_audio = False
+            try:
+                if self._session is None:
+                    provider, self._session = await first_working(
+                        "tts", self._providers, lambda p: p.connect(call_id=self._call_id), self._failed
+                    )
+                    self._providers.remove(provider)
+                    self._providers.insert(0, provider)
+                session = self._session
+                async for chunk in self._audio_of(await session.utterance(), job):
+                    heard_audio = True
+                    self._audio(job.id, chunk.audio, chunk.chars)
+                return
+            except (ProviderError, TimeoutError) as problem:
+                error = problem if isinstance(problem, ProviderError) else _silent()
+                self._failed("tts", error)
+                await self._leave()
+                if heard_audio:
+                    return
+                job.clauses = deque([job.said])
+
+    async def _leave(self) -> None:
+        """Close the session of a failed provider and put that provider last."""
+        session, self._session = self._session, None
+        if session is not None:
+            self._providers.append(self._providers.pop(0))
+            await session.aclose()
+
+    async def _audio_of(self, utterance: Utterance, job: _Job) -> AsyncIterator[SpeechChunk]:
+        feeding = asyncio.create_task(_feed(utterance, job))
+        chunks = aiter(utterance)
+        coming: asyncio.Future[SpeechChunk] | None = None
+        try:
+            while True:
+                coming = asyncio.ensure_future(anext(chunks))
+                while not coming.done():
+                    waiting = {coming} if feeding.done() else {coming, feeding}
+                    await asyncio.wait(waiting, timeout=AUDIO_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+                    if feeding.done() and (error := feeding.exception()) is not None:
+                        raise error
+                    # Without new text for a while silence is the language model's doing, not the voice's.
+                    overdue = asyncio.get_running_loop().time() - job.touched >= AUDIO_TIMEOUT
+                    if not coming.done() and overdue and (job.ended or job.clauses):
+                        raise TimeoutError
+                try:
+                    yield coming.result()
+                except StopAsyncIteration:
+                    return
+        finally:
+            for task in (feeding, coming):
+                if task is not None and not task.done():
+                    task.cancel()
+                    await asyncio.wait({task})
+            await utterance.cancel()
+
+
+async def _feed(utterance: Utterance, job: _Job) -> None:
+    while True:
+        while job.clauses:
+            await utterance.send(job.clauses.popleft())
+        if job.ended:
+            await utterance.finish()
+            return
+        job.changed.clear()
+        await job.changed.wait()
+
+
+def _silent() -> ProviderError:
+    return ProviderError("tts", f"no audio within {AUDIO_TIMEOUT:g} s", retryable=True)

@@ -1,0 +1,250 @@
+"""Anthropic language models over the Messages API.
+
+The API version that the SDK sends (2026-10-21) has no `temperature`, `top_p` or `top_k`. Models from Sonnet 5 and
+Opus 5 on think before they speak unless told otherwise, and thinking counts against `max_tokens`; on a phone that
+is silence, so it is off unless an option asks for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from pydantic import Field
+
+from media_bridge.providers.base import (
+    LlmEvent,
+    LlmProfile,
+    LlmRequest,
+    LlmUsage,
+    ProviderConfig,
+    TextDelta,
+    ToolCallDelta,
+)
+from media_bridge.providers.llm_history import alternating
+from media_bridge.providers.llm_http import (
+    LlmOptions,
+    check_ending,
+    ended_early,
+    http_client,
+    provider_errors,
+    schema_of,
+    timeout,
+    tool_arguments,
+)
+from media_bridge.providers.options import read_options
+from stayline.catalog import PROVIDERS
+from stayline.errors import ConfigError
+from stayline.models import AgentMessage, ToolCall, ToolMessage, UserMessage
+
+if TYPE_CHECKING:
+    from anthropic import AsyncAnthropic, AsyncStream
+    from anthropic.types import RawMessageStreamEvent
+
+CACHE = {"type": "ephemeral"}
+"""Marks the end of a prefix that Anthropic keeps for 5 minutes, renewed by each use."""
+
+
+class AnthropicOptions(LlmOptions):
+    """`options={"llm": {...}}` of an agent that uses Anthropic."""
+
+    max_tokens: int = Field(default=1024, gt=0)  #: of a reply, thinking included
+    thinking: Literal["disabled", "adaptive", "between_tools", "default"] = "disabled"  #: default: the model's own
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    cache: bool = True  #: keep instructions and tools in Anthropic's prompt cache
+    speed: Literal["standard", "fast"] | None = None
+    service_tier: Literal["auto", "standard_only"] | None = None
+
+
+class AnthropicLlm:
+    """See `LlmProvider`."""
+
+    def __init__(self, config: ProviderConfig) -> None:
+        self._config = config
+        self._options = read_options(AnthropicOptions, config, "llm")
+        if not config.api_key:
+            raise ConfigError("Anthropic has no key.", fix="Set ANTHROPIC_API_KEY.")
+        origin = config.base_url or PROVIDERS["anthropic"].default_base_url
+        self._base_url = origin.rstrip("/").removesuffix("/v1")  # the SDK adds it
+        self._client: AsyncAnthropic | None = None
+        self._loading = asyncio.Lock()
+        self.profile = LlmProfile(parallel_tools=self._options.parallel_tools)
+
+    async def warm(self) -> None:
+        """Import the SDK and open a connection; asks for the model, so a wrong key or name shows here."""
+        with provider_errors(self._config):
+            client = await self._ready()
+            await client.models.retrieve(self._config.model)
+
+    async def stream(self, request: LlmRequest) -> AsyncIterator[LlmEvent]:
+        with provider_errors(self._config):
+            client = await self._ready()
+            reply = await client.messages.create(**self._parameters(request))
+            events = self._events(cast("AsyncStream[RawMessageStreamEvent]", reply))
+            # A generator that is left in the middle closes its connection when it is told to, not when it is lost.
+            async with contextlib.aclosing(events):
+                async for event in events:
+                    yield event
+
+    async def aclose(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+
+    async def _ready(self) -> AsyncAnthropic:
+        async with self._loading:
+            if self._client is None:
+                # The import takes 3 s; on the event loop every call of the process would hear it.
+                self._client = await asyncio.to_thread(self._load)
+            return self._client
+
+    def _load(self) -> AsyncAnthropic:
+        import anthropic
+
+        client = anthropic.AsyncAnthropic(
+            api_key=self._config.api_key,
+            base_url=self._base_url,
+            max_retries=0,
+            timeout=timeout(self._options),
+            open_telemetry=False,  # the pipeline makes the spans; the SDK's own would double them
+            http_client=http_client(anthropic.DefaultAsyncHttpxClient, self._options),
+        )
+        # The SDK imports the types of an endpoint when it is first touched.
+        _ = client.messages, client.models
+        return client
+
+    def _parameters(self, request: LlmRequest) -> dict[str, Any]:
+        options = self._options
+        messages = alternating(request.messages)
+        parameters: dict[str, Any] = {
+            "model": self._config.model,
+            "max_tokens": options.max_tokens,
+            "messages": _wire_messages(messages),
+            "metadata": {"user_id": request.call_id},
+            "stream": True,
+        }
+        cache: dict[str, Any] = {"cache_control": CACHE} if options.cache else {}
+        if request.instructions:
+            parameters["system"] = [{"type": "text", "text": request.instructions, **cache}]
+        tools = [
+            {"name": tool.name, "description": tool.description, "input_schema": schema_of(tool.parameters)}
+            for tool in request.tools
+        ]
+        if tools:
+            tools[-1] |= cache
+            parameters["tools"] = tools
+            if not options.parallel_tools:
+                parameters["tool_choice"] = {"type": "auto", "disable_parallel_tool_use": True}
+        elif used := _tools_used(messages):
+            # A conversation that holds tool calls is refused unless tools are declared.
+            parameters["tools"] = [{"name": name, "input_schema": schema_of({})} for name in used]
+            parameters["tool_choice"] = {"type": "none"}
+        if options.thinking != "default":
+            parameters["thinking"] = {"type": options.thinking}
+        if options.effort:
+            parameters["output_config"] = {"effort": options.effort}
+        return parameters | options.model_dump(include={"speed", "service_tier"}, exclude_none=True)
+
+    async def _events(self, stream: AsyncStream[RawMessageStreamEvent]) -> AsyncGenerator[LlmEvent]:
+        open_calls: dict[int, _OpenCall] = {}
+        finished: list[ToolCallDelta] = []
+        tokens: dict[str, int] = {}
+        spoken = separate = False
+        ending: str | None = None
+        async with stream:
+            async for event in stream:
+                match event.type:
+                    case "message_start":
+                        tokens |= _counted(event.message.usage)
+                    case "content_block_start":
+                        block = event.content_block
+                        separate = spoken and block.type == "text"
+                        if block.type == "tool_use":
+                            given = cast("dict[str, Any]", block.input)
+                            open_calls[event.index] = _OpenCall(block.id, block.name, given)
+                    case "content_block_delta":
+                        delta = event.delta
+                        if delta.type == "text_delta" and delta.text:
+                            if separate:
+                                yield TextDelta(" ")  # two blocks of text have nothing between them
+                                separate = False
+                            spoken = spoken or bool(delta.text.strip())
+                            yield TextDelta(delta.text)
+                        elif delta.type == "input_json_delta" and event.index in open_calls:
+                            open_calls[event.index].written += delta.partial_json
+                    case "content_block_stop":
+                        if event.index in open_calls:
+                            finished.append(open_calls.pop(event.index).close())
+                    case "message_delta":
+                        ending = event.delta.stop_reason
+                        tokens |= _counted(event.usage)
+                    case "message_stop":
+                        if ending != "max_tokens":  # else the last call is cut in the middle of its arguments
+                            for call in finished:
+                                yield call
+                        yield _usage(tokens)
+                        check_ending(self._config, ending, spoken=spoken and not finished)
+                        return
+        raise ended_early(self._config)
+
+
+@dataclasses.dataclass(slots=True)
+class _OpenCall:
+    """A tool call whose arguments are still being written."""
+
+    id: str
+    name: str
+    given: dict[str, Any]  #: arguments in the block's start; empty unless the server does not stream them
+    written: str = ""
+
+    def close(self) -> ToolCallDelta:
+        arguments, malformed = tool_arguments(self.written)
+        return ToolCallDelta(ToolCall(id=self.id, name=self.name, arguments=arguments or self.given), malformed)
+
+
+def _wire_messages(messages: Sequence[UserMessage | AgentMessage | ToolMessage]) -> list[dict[str, Any]]:
+    """Content blocks by alternating roles; results of tools are words of the user and come first in its message."""
+    wire: list[dict[str, Any]] = []
+    for message in messages:
+        role = "assistant" if isinstance(message, AgentMessage) else "user"
+        if not wire or wire[-1]["role"] != role:
+            wire.append({"role": role, "content": []})
+        content: list[dict[str, Any]] = wire[-1]["content"]
+        if isinstance(message, ToolMessage):
+            content.append(
+                {
+                    "type": "tool_result",
+                    "tool_use_id": message.tool_call_id,
+                    "content": message.content,
+                    "is_error": message.is_error,
+                }
+            )
+            continue
+        if message.text:
+            content.append({"type": "text", "text": message.text})
+        if isinstance(message, AgentMessage):
+            content += [
+                {"type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments}
+                for call in message.tool_calls
+            ]
+    return wire
+
+
+def _tools_used(messages: Sequence[UserMessage | AgentMessage | ToolMessage]) -> list[str]:
+    calls = (call.name for m in messages if isinstance(m, AgentMessage) for call in m.tool_calls)
+    return list(dict.fromkeys(calls))
+
+
+def _counted(usage: Any) -> dict[str, int]:
+    """The counters that a usage object sets. `message_delta` repeats those of `message_start`, final."""
+    names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
+    return {name: value for name in names if (value := getattr(usage, name, None)) is not None}
+
+
+def _usage(tokens: dict[str, int]) -> LlmUsage:
+    """Anthropic counts cached input beside `input_tokens`; Stayline counts it as a part of the input."""
+    cached = tokens.get("cache_read_input_tokens", 0)
+    fresh = tokens.get("input_tokens", 0) + tokens.get("cache_creation_input_tokens", 0)
+    return LlmUsage(fresh + cached, tokens.get("output_tokens", 0), cached)

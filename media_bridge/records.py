@@ -1,0 +1,145 @@
+"""Records of a session on their way to its workflow: in order, numbered, never waited for.
+
+One task per call sends what has gathered. When Temporal cannot be reached for longer than its client retries,
+the waiting records are also kept in a spool file, and are sent from there when the session (or the process)
+is gone. Numbers make a record that arrives twice harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections import deque
+from pathlib import Path
+
+import structlog
+from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
+
+from stayline import telemetry
+from stayline.messages import Record
+from stayline.names import call_workflow_id
+from stayline.timeline import TimelineEvent
+
+log = structlog.get_logger(__name__)
+
+BATCH = 50
+"""Events in one signal at most."""
+RETRY_SECONDS = 0.5
+RESEND_SECONDS = 2.0
+
+
+class RecordSender:
+    """Sends one session's events. `put` never blocks; `run` sends until cancelled; `close` sends the rest."""
+
+    def __init__(self, client: Client, call_id: str, session: int, spool_dir: Path) -> None:
+        self._client = client
+        self._call_id = call_id
+        self._session = session
+        self._spool = spool_dir / f"{call_id}.{session}.json"
+        self._waiting: deque[TimelineEvent] = deque()
+        self._first_seq = 1  #: number of the first waiting event
+        self._more = asyncio.Event()
+
+    def put(self, event: TimelineEvent) -> None:
+        self._waiting.append(event)
+        telemetry.metrics.records_waiting(1)
+        self._more.set()
+
+    async def run(self) -> None:
+        while True:
+            while self._waiting:
+                await self._send_batch()
+            self._more.clear()
+            await self._more.wait()
+
+    async def close(self, timeout: float) -> None:
+        """Send what waits; what cannot be sent within `timeout` seconds stays in the spool."""
+        if not self._waiting:
+            return
+        self._keep()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while self._waiting:
+                    await self._send_batch()
+        if self._waiting:
+            log.warning("records_spooled", waiting=len(self._waiting))
+
+    async def _send_batch(self) -> None:
+        events = tuple(list(self._waiting)[:BATCH])
+        record = Record(session=self._session, first_seq=self._first_seq, events=events)
+        try:
+            await send(self._client, self._call_id, record)
+        except RPCError as error:
+            if error.status == RPCStatusCode.NOT_FOUND:
+                log.error("records_refused", reason="the call's workflow is closed", events=len(events))
+            else:
+                self._keep()
+                await asyncio.sleep(RETRY_SECONDS)
+                return
+        for _ in events:
+            self._waiting.popleft()
+        self._first_seq += len(events)
+        telemetry.metrics.records_waiting(-len(events))
+        if not self._waiting:
+            self._spool.unlink(missing_ok=True)
+
+    def _keep(self) -> None:
+        """Write all waiting events to the spool; small and rare, so it is done in place."""
+        record = Record(session=self._session, first_seq=self._first_seq, events=tuple(self._waiting))
+        try:
+            self._spool.parent.mkdir(parents=True, exist_ok=True)
+            part = self._spool.with_suffix(".part")
+            part.write_text(record.model_dump_json())
+            part.replace(self._spool)
+        except OSError as error:
+            log.error("spool_not_writable", error=error.strerror)
+
+
+async def send(client: Client, call_id: str, record: Record) -> None:
+    await client.get_workflow_handle(call_workflow_id(call_id)).signal("record", record)
+
+
+class SpoolResender:
+    """Sends what earlier sessions and processes left in the spool. One per process.
+
+    `busy` says which sessions of this process still send their own records.
+    """
+
+    def __init__(self, client: Client, spool_dir: Path) -> None:
+        self._client = client
+        self._dir = spool_dir
+        self.busy: set[tuple[str, int]] = set()
+
+    async def run(self) -> None:
+        while True:
+            for path in sorted(self._dir.glob("*.json")) if self._dir.is_dir() else []:
+                await self._resend(path)
+            await asyncio.sleep(RESEND_SECONDS)
+
+    async def _resend(self, path: Path) -> None:
+        call_id, _, session = path.stem.rpartition(".")
+        if not session.isdigit() or (call_id, int(session)) in self.busy:
+            return
+        try:
+            whole = Record.model_validate_json(path.read_text())
+            for start in range(0, len(whole.events), BATCH):
+                part = whole.events[start : start + BATCH]
+                await send(
+                    self._client,
+                    call_id,
+                    Record(session=whole.session, first_seq=whole.first_seq + start, events=part),
+                )
+        except RPCError as error:
+            if error.status != RPCStatusCode.NOT_FOUND:
+                return  # Temporal is away: the next round tries again
+            path.replace(path.with_suffix(".refused"))
+            log.error("records_refused", reason="the call's workflow is closed", file=path.name)
+        except (OSError, ValueError, json.JSONDecodeError):
+            log.error("spool_file_unreadable", file=path.name)
+            with contextlib.suppress(OSError):
+                path.replace(path.with_suffix(".bad"))
+        else:
+            path.unlink(missing_ok=True)
+            log.info("records_resent", file=path.name)

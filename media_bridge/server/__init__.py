@@ -1,0 +1,1 @@
+"""HTTP and websocket server of a bridge."""

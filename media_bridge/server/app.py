@@ -1,0 +1,59 @@
+"""Routes of a bridge."""
+
+from __future__ import annotations
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from media_bridge.bridge import Bridge
+from media_bridge.server.stream import StreamHandler
+from media_bridge.server.webhooks import Webhooks
+from stayline import names, telemetry
+
+log = structlog.get_logger(__name__)
+
+MAX_BODY = 64 * 1024
+"""Bytes of a request's body; a carrier's webhook has about 1 kB."""
+
+
+def build_app(bridge: Bridge) -> web.Application:
+    """The bridge's HTTP application."""
+    webhooks = Webhooks(bridge)
+    stream = StreamHandler(bridge)
+
+    async def health(_: web.Request) -> web.Response:
+        """The process runs."""
+        return web.json_response({"status": "ok", "bridge": bridge.id, "calls": len(bridge.sessions)})
+
+    async def ready(_: web.Request) -> web.Response:
+        """The process takes calls: it holds its lease, has room, and is not draining."""
+        ready = bridge.leased.is_set() and not bridge.draining and not bridge.full
+        return web.json_response({"ready": ready, "bridge": bridge.id}, status=200 if ready else 503)
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(
+            body=telemetry.prometheus_text(), headers={"Content-Type": telemetry.PROMETHEUS_CONTENT_TYPE}
+        )
+
+    app = web.Application(client_max_size=MAX_BODY, middlewares=[_errors])
+    app.router.add_post(names.INBOUND_PATH, webhooks.inbound)
+    app.router.add_post(names.NEXT_PATH, webhooks.next)
+    app.router.add_post(names.STATUS_PATH, webhooks.status)
+    app.router.add_get(names.STREAM_PATH, stream.handle)
+    app.router.add_get("/health", health)
+    app.router.add_get("/ready", ready)
+    app.router.add_get("/metrics", metrics)
+    return app
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A fault in one request stays in that request, and its text stays here."""
+    try:
+        return await handler(request)
+    except web.HTTPException:
+        raise
+    except Exception as error:
+        log.exception("request_failed", path=request.path, kind=type(error).__name__)
+        raise web.HTTPInternalServerError(text="internal error") from error

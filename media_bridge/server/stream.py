@@ -1,0 +1,148 @@
+"""The carrier's media websocket: checked before it is accepted, then one session per socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import structlog
+from aiohttp import WSMsgType, web
+
+from media_bridge.admission import token_hash
+from media_bridge.bridge import Bridge
+from media_bridge.call_link import CallLink, SessionRefused
+from media_bridge.carriers import signature, twilio_stream
+from media_bridge.session import Backlog, Session
+from stayline import logs, telemetry
+from stayline.errors import StaylineError
+from stayline.messages import OpenSession
+
+log = structlog.get_logger(__name__)
+
+START_TIMEOUT = 10.0
+"""Seconds from the upgrade to `start`."""
+POLICY_VIOLATION = 1008
+
+
+class StreamHandler:
+    """`/ws/media-stream`."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+        self._settings = bridge.settings
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        if self._settings.validate_signatures:
+            url = self._settings.public + request.path
+            token = self._bridge.twilio.auth_token.get_secret_value()
+            if not signature.check_stream(token, url, request.headers.get(signature.HEADER)):
+                telemetry.metrics.refused("stream_signature")
+                if logs.once("stream_signature"):
+                    log.warning("stream_refused", reason="signature")
+                raise web.HTTPForbidden(text="signature")
+        socket = web.WebSocketResponse(compress=False, max_msg_size=twilio_stream.MAX_MESSAGE)
+        await socket.prepare(request)
+        await _Connection(self._bridge, socket).run()
+        return socket
+
+
+class _Connection:
+    """Reads one socket. The reader never waits for anything but the socket."""
+
+    def __init__(self, bridge: Bridge, socket: web.WebSocketResponse) -> None:
+        self._bridge = bridge
+        self._socket = socket
+        self._protocol = twilio_stream.StreamProtocol()
+        self._backlog = Backlog()
+        self._session: Session | None = None
+        self._attached: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        try:
+            await self._read()
+        except twilio_stream.ProtocolError as error:
+            self._refuse(f"protocol: {error}", key="protocol")
+        except TimeoutError:
+            self._refuse("no message in time", key="idle")
+        finally:
+            await self._leave()
+
+    async def _read(self) -> None:
+        loop = asyncio.get_running_loop()
+        start_by = loop.time() + START_TIMEOUT
+        while True:
+            limit = self._bridge.settings.stream_idle_timeout
+            if self._protocol.start is None:
+                limit = min(limit, start_by - loop.time())
+            async with asyncio.timeout(limit):
+                message = await self._socket.receive()
+            if message.type is not WSMsgType.TEXT:
+                if message.type is WSMsgType.BINARY:
+                    raise twilio_stream.ProtocolError("a binary message")
+                return  # closed, closing, or broken (too large a message among them)
+            parsed = self._protocol.receive(message.data)
+            if isinstance(parsed, twilio_stream.Start):
+                self._attached = asyncio.create_task(self._attach(parsed))
+            elif self._session is not None:
+                self._session.receive(parsed)
+            elif self._attached is not None:
+                self._backlog.receive(parsed)
+            if isinstance(parsed, twilio_stream.Stop):
+                return
+
+    async def _attach(self, start: twilio_stream.Start) -> None:
+        """Trade the stream's token for a grant, then hold the call."""
+        bridge = self._bridge
+        logs.bind_call(start.call_sid)
+        try:
+            account = bridge.twilio.account_sid
+            if account and start.account_sid != account:
+                raise SessionRefused("The stream is of another account.")
+            grant = await CallLink(bridge.client, start.call_sid).open_session(
+                OpenSession(
+                    token_sha256=token_hash(start.parameters.get("token", "")),
+                    bridge_id=bridge.id,
+                    stream_id=start.stream_sid,
+                ),
+                bridge.settings.admission_timeout,
+            )
+            session = Session(
+                grant, start.stream_sid, self._socket, bridge.client, bridge.settings, bridge.providers_for
+            )
+        except (StaylineError, TimeoutError) as error:
+            self._refuse(str(error) or "Temporal did not answer in time", key=f"attach {type(error).__name__}")
+            await self._socket.close(code=POLICY_VIOLATION, message=b"refused")
+            return
+        bridge.sessions[session.call_id] = session
+        bridge.spool.busy.add((session.call_id, grant.session))
+        self._session = session
+        running = asyncio.create_task(session.run())
+        try:
+            await asyncio.sleep(0)  # let the pipeline start before it gets what has gathered
+            self._backlog.hand_over(session)
+            await asyncio.shield(running)
+        finally:
+            if not running.done():
+                session.stream_gone("lost")
+                await asyncio.wait({running})
+            if bridge.sessions.get(session.call_id) is session:
+                del bridge.sessions[session.call_id]
+            bridge.spool.busy.discard((session.call_id, grant.session))
+
+    async def _leave(self) -> None:
+        """The socket is done: end the session as what it was, and wait for its last records."""
+        if self._session is not None and not self._protocol.stopped:
+            self._session.stream_gone("lost")
+        if self._attached is not None:
+            if self._session is None:
+                self._attached.cancel()
+            await asyncio.wait({self._attached})
+            if not self._attached.cancelled() and (error := self._attached.exception()) is not None:
+                log.error("session_failed", kind=type(error).__name__, exc_info=error)
+        with contextlib.suppress(ConnectionError):
+            await self._socket.close()
+
+    def _refuse(self, reason: str, key: str) -> None:
+        telemetry.metrics.refused(key.replace(" ", "_").lower())
+        if logs.once(f"stream {key}"):
+            log.warning("stream_refused", reason=reason)

@@ -1,0 +1,193 @@
+"""The carrier's webhooks: checked, put to the workflow, answered with TwiML. Never silence, never a 500."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from datetime import UTC, datetime
+from typing import Any, cast, get_args
+from urllib.parse import urlencode
+
+import structlog
+from aiohttp import web
+from multidict import MultiDictProxy
+
+from media_bridge import admission
+from media_bridge.bridge import Bridge
+from media_bridge.carriers import signature, twiml
+from stayline import logs, names, telemetry
+from stayline.agent import agent_for
+from stayline.messages import CarrierStatus, DialStatus, Step
+from stayline.models import CallInfo
+
+log = structlog.get_logger(__name__)
+
+HOLD_SECONDS = 2
+"""Pause before a held call asks again."""
+APOLOGY = "We are sorry, we cannot take your call right now. Please try again later. Goodbye."
+NO_AGENT = "The number you have called is not in service. Goodbye."
+
+_CALL_SID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_STATUSES = get_args(CarrierStatus.model_fields["status"].annotation)
+_DIAL_STATUSES = get_args(DialStatus)
+
+Form = MultiDictProxy[Any]
+
+
+class Webhooks:
+    """`/voice/inbound`, `/voice/next` and `/voice/status`."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+        self._settings = bridge.settings
+        self._auth_token = bridge.twilio.auth_token.get_secret_value()
+        self._status_tasks: set[asyncio.Task[None]] = set()
+
+    async def inbound(self, request: web.Request) -> web.Response:
+        """A call comes in: admit it and connect it to a bridge, or refuse it politely."""
+        form = await self._form(request)
+        call_id = self._call_id(form)
+        agent = agent_for(self._bridge.agents, _text(form, "To"))
+        if agent is None:
+            log.warning("no_agent_for_number")
+            return _twiml(twiml.reject(NO_AGENT))
+        if self._bridge.draining or self._bridge.full:
+            return self._hold(request, "no room")
+        call = CallInfo(
+            call_id=call_id,
+            from_number=_text(form, "From"),
+            to_number=_text(form, "To"),
+            direction="outbound" if _text(form, "Direction").startswith("outbound") else "inbound",
+            carrier=self._settings.carrier,
+            started_at=datetime.now(UTC),
+            agent=agent.name,
+        )
+        token, hashed = admission.new_token()
+        caller = admission.caller_attribute(self._settings, self._auth_token, call.from_number)
+        logs.bind_call(call_id)
+        try:
+            answer = await admission.admit(
+                self._bridge.client, self._settings, self._bridge.id, call, agent, caller, hashed
+            )
+        except admission.TemporalAway:
+            return self._hold(request, "Temporal is away")
+        except admission.CallGone:
+            return _twiml(twiml.hang_up())
+        if not answer.accepted:
+            log.info("call_rejected", reason=answer.reason)
+            return _twiml(twiml.reject(answer.say))
+        log.info("call_admitted", agent=agent.name)
+        telemetry.metrics.call_started(agent.name, agent.spec().mode)
+        return _twiml(self._connect(token))
+
+    async def next(self, request: web.Request) -> web.Response:
+        """A stream or a dial has ended: what the carrier must do now."""
+        form = await self._form(request)
+        call_id = self._call_id(form)
+        status = _text(form, "DialCallStatus")
+        seconds = _text(form, "DialCallDuration")
+        token, hashed = admission.new_token()
+        logs.bind_call(call_id)
+        try:
+            step = await admission.next_step(
+                self._bridge.client,
+                self._bridge.id,
+                call_id,
+                hashed,
+                cast(DialStatus, status) if status in _DIAL_STATUSES else None,
+                float(seconds) if seconds.isdigit() else None,
+            )
+        except admission.TemporalAway:
+            return self._hold(request, "Temporal is away")
+        except admission.CallGone:
+            return _twiml(twiml.hang_up())
+        log.info("next_step", action=step.action)
+        if step.action == "connect" and (self._bridge.draining or self._bridge.full):
+            return self._hold(request, "no room")
+        return _twiml(self._carry_out(step, token))
+
+    async def status(self, request: web.Request) -> web.Response:
+        """The carrier's word on the call. Answered at once; the workflow hears of it even if Temporal is away."""
+        form = await self._form(request)
+        call_id = self._call_id(form)
+        word = _text(form, "CallStatus")
+        if word not in _STATUSES:
+            raise web.HTTPBadRequest(text="unknown CallStatus")
+        duration = _text(form, "CallDuration")
+        status = CarrierStatus(status=word, duration=float(duration) if duration.isdigit() else None)
+        task = asyncio.create_task(self._tell(call_id, status))
+        self._status_tasks.add(task)
+        task.add_done_callback(self._status_tasks.discard)
+        return web.Response(status=204)
+
+    async def _tell(self, call_id: str, status: CarrierStatus) -> None:
+        logs.bind_call(call_id)
+        try:
+            await admission.carrier_status(self._bridge.client, call_id, status, self._settings.admission_timeout)
+        except TimeoutError:
+            log.error("status_not_delivered", status=status.status)
+
+    # --- answers ---
+
+    def _connect(self, token: str) -> str:
+        public = self._settings.public
+        stream = "ws" + public.removeprefix("http") + names.STREAM_PATH
+        return twiml.connect(stream, {"token": token}, public + names.NEXT_PATH)
+
+    def _carry_out(self, step: Step, token: str) -> str:
+        next_url = self._settings.public + names.NEXT_PATH
+        match step.action:
+            case "connect":
+                return self._connect(token)
+            case "dial":
+                caller_id = self._bridge.twilio.phone_number
+                return twiml.dial(step.to, next_url, step.ring_timeout, caller_id, step.say)
+            case "hangup":
+                return twiml.hang_up(step.say)
+
+    def _hold(self, request: web.Request, why: str) -> web.Response:
+        """Keep the caller for a bounded time and ask again; then an apology."""
+        held = int(request.query.get("held", "0")) if request.query.get("held", "0").isdigit() else 0
+        # Each round costs the pause and the wait for an answer.
+        if held * (HOLD_SECONDS + admission.ASK_SECONDS) >= self._settings.admission_timeout:
+            log.error("call_given_up", why=why, rounds=held)
+            telemetry.metrics.refused("held_too_long")
+            return _twiml(twiml.hang_up(APOLOGY))
+        log.warning("call_held", why=why, round=held + 1)
+        query = urlencode({"held": held + 1})
+        return _twiml(twiml.hold(HOLD_SECONDS, f"{self._settings.public}{request.path}?{query}"))
+
+    # --- requests ---
+
+    async def _form(self, request: web.Request) -> Form:
+        """The form, if it is the carrier's.
+
+        Raises:
+            HTTPForbidden: not signed, or signed with another token.
+        """
+        form = await request.post()
+        if self._settings.validate_signatures:
+            url = self._settings.public + request.path_qs
+            header = request.headers.get(signature.HEADER)
+            if not signature.check_webhook(self._auth_token, url, form, header):
+                telemetry.metrics.refused("webhook_signature")
+                if logs.once(f"webhook_signature {request.path}"):
+                    log.warning("webhook_refused", reason="signature", path=request.path)
+                raise web.HTTPForbidden(text="signature")
+        return form
+
+    @staticmethod
+    def _call_id(form: Form) -> str:
+        call_id = _text(form, "CallSid")
+        if not _CALL_SID.fullmatch(call_id):
+            raise web.HTTPBadRequest(text="CallSid is missing or malformed")
+        return call_id
+
+
+def _text(form: Form, key: str) -> str:
+    value = form.get(key, "")
+    return value if isinstance(value, str) else ""
+
+
+def _twiml(document: str) -> web.Response:
+    return web.Response(text=document, content_type=twiml.CONTENT_TYPE)

@@ -1,0 +1,5 @@
+"""`python -m stayline` is the `stayline` command."""
+
+from stayline.commands.main import main
+
+main()

@@ -1,0 +1,136 @@
+"""Stayline's processes as children of a command: bridge, worker. They end with the command that started them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+
+import aiohttp
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from stayline import names
+from stayline.errors import StaylineError
+from stayline.tether import tethered
+
+READY_SECONDS = 90.0
+"""A first start reads models and imports SDKs from a cold disk."""
+
+
+class Child:
+    """One `stayline` command running as a child; its output goes to a log file."""
+
+    def __init__(self, name: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self.name = name
+        self.log = log
+        self._arguments = arguments
+        self._environment = environment
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as output:
+            self._process = await asyncio.create_subprocess_exec(
+                *tethered([sys.executable, "-m", "stayline", *self._arguments]),
+                env={**os.environ, **self._environment},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # Ctrl-C reaches the command only, which then stops its children in order
+            )
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process while it runs."""
+        return self._process.pid if self._process and self._process.returncode is None else None
+
+    def kill(self) -> None:
+        """End it as a crash would: SIGKILL."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+
+    async def stop(self, timeout: float = 30.0) -> None:
+        """Ask it to end, then insist."""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(timeout):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+    async def wait(self) -> int:
+        assert self._process is not None
+        return await self._process.wait()
+
+    def check(self) -> None:
+        """Raises: StaylineError: it has ended, with the last lines it wrote."""
+        if self._process is not None and self._process.returncode is not None:
+            tail = self.log.read_text(errors="replace").splitlines()[-12:]
+            raise StaylineError(
+                f"The {self.name} ended with code {self._process.returncode}:\n" + "\n".join(tail),
+                fix=f"Its log is {self.log}.",
+            )
+
+
+async def bridge_ready(child: Child, url: str) -> None:
+    """Wait until the bridge takes calls.
+
+    Raises:
+        StaylineError: it ended, or does not become ready.
+    """
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as http:
+        await _poll(child, lambda: _answers(http, f"{url}/ready"))
+
+
+async def worker_ready(child: Child, client: Client) -> None:
+    """Wait until a worker polls for workflows and activities.
+
+    Raises:
+        StaylineError: it ended, or does not become ready.
+    """
+    await _poll(child, lambda: worker_polls(client))
+
+
+async def worker_polls(client: Client) -> bool:
+    """Whether some worker serves the task queue."""
+    for kind in (TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW, TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY):
+        request = DescribeTaskQueueRequest(
+            namespace=client.namespace, task_queue=TaskQueue(name=names.TASK_QUEUE), task_queue_type=kind
+        )
+        try:
+            if not (await client.workflow_service.describe_task_queue(request)).pollers:
+                return False
+        except RPCError:
+            return False
+    return True
+
+
+async def _answers(http: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with http.get(url) as answer:
+            return answer.status == 200
+    except (aiohttp.ClientError, TimeoutError):
+        return False
+
+
+async def _poll(child: Child, ready: Callable[[], Awaitable[bool]]) -> None:
+    try:
+        async with asyncio.timeout(READY_SECONDS):
+            while not await ready():
+                child.check()
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise StaylineError(
+            f"The {child.name} is not ready after {READY_SECONDS:.0f} s.", fix=f"See {child.log}."
+        ) from None

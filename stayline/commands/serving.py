@@ -1,0 +1,104 @@
+"""`stayline serve` (a media bridge) and `stayline worker`, each one process until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Sequence
+
+import structlog
+
+from activities.records import RecordActivities
+from stayline import logs, telemetry
+from stayline.agent import Agent, load_agents
+from stayline.checks import check_agent, check_settings, refuse_if_wrong
+from stayline.errors import ConfigError
+from stayline.settings import Settings, TwilioCredentials
+from stayline.temporal import connect, prepare_namespace
+from stayline.worker import build_worker, promote_build
+
+log = structlog.get_logger(__name__)
+
+TEMPORAL_PATIENCE = 60.0
+"""Seconds that a starting process waits for Temporal: all parts may be started at once."""
+
+
+def agents_of(settings: Settings, references: Sequence[str]) -> dict[str, Agent]:
+    """The agents given on the command line, else those of the settings.
+
+    Raises:
+        ConfigError
+    """
+    return load_agents(list(references) or list(settings.agents))
+
+
+async def serve(settings: Settings, references: Sequence[str]) -> None:
+    """Run a media bridge until SIGTERM or SIGINT, then drain.
+
+    Raises:
+        ConfigError: anything that would fail on a call.
+    """
+    from media_bridge.bridge import Bridge
+
+    logs.configure_logging(settings, "bridge")
+    telemetry.configure(settings, "bridge")
+    twilio = TwilioCredentials()
+    agents = agents_of(settings, references)
+    problems = check_settings(settings, twilio)
+    for agent in agents.values():
+        problems += check_agent(agent.spec())
+    refuse_if_wrong(problems)
+    client = await connect(settings, patience=TEMPORAL_PATIENCE)
+    bridge = Bridge(settings, twilio, agents, client)
+    stop = _stop_signal()
+    try:
+        await bridge.start()
+        await stop.wait()
+    finally:
+        await bridge.stop()
+        telemetry.shutdown()
+
+
+async def work(settings: Settings, references: Sequence[str]) -> None:
+    """Run a worker until SIGTERM or SIGINT; running tools get `tool_grace` seconds.
+
+    Raises:
+        ConfigError: anything that would fail on a call.
+    """
+    logs.configure_logging(settings, "worker")
+    telemetry.configure(settings, "worker")
+    agents = agents_of(settings, references)
+    twilio = TwilioCredentials()
+    if not twilio.account_sid or not twilio.auth_token.get_secret_value():
+        raise ConfigError(
+            "The worker has no Twilio credentials, so it could not hang up or redirect a call.",
+            fix="Set TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN.",
+        )
+    metrics = telemetry.serve_metrics(settings.metrics_addr) if settings.metrics_addr else None
+    client = await connect(settings, patience=TEMPORAL_PATIENCE)
+    await prepare_namespace(client)
+    stop = _stop_signal()
+    async with RecordActivities(settings.database) as records:
+        async with build_worker(client, agents, settings, [records.save_call]):
+            log.info("worker_started", agents=sorted(agents), build=settings.build_id or None)
+            if settings.build_id and settings.promote_build:
+                await promote_build(client, settings)
+            await stop.wait()
+            log.info("worker_stopping")
+    if metrics is not None:
+        metrics.close()
+    telemetry.shutdown()
+
+
+def _stop_signal() -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT; a second one ends the process at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def once(number: int) -> None:
+        stop.set()
+        loop.remove_signal_handler(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, once, number)
+    return stop

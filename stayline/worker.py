@@ -1,0 +1,122 @@
+"""The worker process: runs workflows, tools, policies, carrier requests and call records.
+
+Whoever starts a call should give `task_timeout=5s` to its workflow, so that a worker that dies inside a
+workflow task costs seconds; one that dies between tasks costs one (`sticky_queue_schedule_to_start_timeout`).
+Keep workers apart from bridges: a replay holds the interpreter for longer than an audio frame lasts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any, Final
+
+from temporalio.api.workflowservice.v1 import SetWorkerDeploymentCurrentVersionRequest
+from temporalio.client import Client
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
+from temporalio.service import RPCError, RPCStatusCode
+from temporalio.worker import Worker, WorkerDeploymentConfig
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from activities.carrier import CarrierActivities
+from activities.policy import PolicyActivities
+from activities.tools import ToolActivities
+from stayline.agent import Agent
+from stayline.errors import ConfigError
+from stayline.names import DEPLOYMENT_NAME, TASK_QUEUE
+from stayline.settings import Settings, TwilioCredentials
+from workflows.bridge import BridgeWorkflow
+from workflows.call import CallWorkflow
+
+THREADS: Final = 100
+"""As many as activities at once: the SDK's own default. Threads are made when they are needed."""
+
+
+def build_worker(
+    client: Client,
+    agents: Mapping[str, Agent],
+    settings: Settings,
+    records_activities: Sequence[Callable[..., Any]],
+    *,
+    credentials: TwilioCredentials | None = None,
+    task_queue: str = TASK_QUEUE,
+) -> Worker:
+    """Make the worker; run it with `async with` or `run()`.
+
+    Args:
+        agents: by name; their tools and policies run here.
+        records_activities: `save_call` and what else writes records.
+        credentials: default: from the environment (`TWILIO_…`).
+    """
+    tools, policies = ToolActivities(agents), PolicyActivities(agents)
+    carrier = CarrierActivities(credentials or TwilioCredentials())
+    throttle = timedelta(milliseconds=200)
+    return Worker(
+        client,
+        task_queue=task_queue,
+        workflows=[CallWorkflow, BridgeWorkflow],
+        activities=[
+            tools.run,
+            policies.screen_call,
+            carrier.hang_up,
+            carrier.redirect_call,
+            *records_activities,
+        ],
+        activity_executor=ThreadPoolExecutor(THREADS, thread_name_prefix="activity"),
+        # Data vocabulary need not be made anew for every workflow: importing it costs more than a call's start.
+        workflow_runner=SandboxedWorkflowRunner(
+            restrictions=SandboxRestrictions.default.with_passthrough_modules("stayline", "pydantic")
+        ),
+        sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
+        max_heartbeat_throttle_interval=throttle,
+        default_heartbeat_throttle_interval=throttle,
+        max_cached_workflows=settings.max_cached_workflows,
+        graceful_shutdown_timeout=timedelta(seconds=settings.tool_grace),
+        deployment_config=_deployment(settings),
+    )
+
+
+def _deployment(settings: Settings) -> WorkerDeploymentConfig | None:
+    """A call stays on the build that it began on. BridgeWorkflow overrides that: it outlives deploys."""
+    if not settings.build_id:
+        return None
+    return WorkerDeploymentConfig(
+        version=WorkerDeploymentVersion(deployment_name=DEPLOYMENT_NAME, build_id=settings.build_id),
+        use_worker_versioning=True,
+        default_versioning_behavior=VersioningBehavior.PINNED,
+    )
+
+
+async def promote_build(client: Client, settings: Settings, *, patience: float = 30.0) -> None:
+    """Make this worker's build the one that new calls begin on. Its worker must be running.
+
+    Args:
+        patience: seconds to wait for Temporal to notice the worker.
+    Raises:
+        ConfigError: no build id is set, or Temporal never saw the worker.
+    """
+    if not settings.build_id:
+        raise ConfigError("There is no build to promote.", fix="Set STAYLINE_BUILD_ID.")
+    request = SetWorkerDeploymentCurrentVersionRequest(
+        namespace=client.namespace,
+        deployment_name=DEPLOYMENT_NAME,
+        build_id=settings.build_id,
+        identity=client.identity,
+        ignore_missing_task_queues=True,
+    )
+    loop = asyncio.get_running_loop()
+    until = loop.time() + patience
+    while True:
+        try:
+            await client.workflow_service.set_worker_deployment_current_version(request)
+            return
+        except RPCError as error:
+            unseen = error.status in (RPCStatusCode.NOT_FOUND, RPCStatusCode.FAILED_PRECONDITION)
+            if not unseen or loop.time() > until:
+                raise ConfigError(
+                    f"Build {settings.build_id!r} could not be promoted: {error.message}",
+                    fix="Is its worker running, with the same STAYLINE_BUILD_ID?",
+                ) from error
+        await asyncio.sleep(0.3)
