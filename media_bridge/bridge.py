@@ -17,7 +17,7 @@ from media_bridge.records import SpoolResender
 from media_bridge.session import Session
 from stayline import telemetry
 from stayline.agent import Agent
-from stayline.errors import ConfigError
+from stayline.errors import ConfigError, ProviderError
 from stayline.messages import LeaseState
 from stayline.models import AgentSpec
 from stayline.settings import Settings, TwilioCredentials
@@ -75,7 +75,7 @@ class Bridge:
         from media_bridge.server.app import build_app
 
         for agent in self.agents.values():
-            await self.providers_for(agent.spec()).warm()
+            await _warm(self.providers_for(agent.spec()))
         worker = lease_worker(self.client, self.id, self._activities)
         self._background = [
             asyncio.create_task(worker.run()),
@@ -151,3 +151,12 @@ class Bridge:
             load=len(self.sessions) / self.settings.max_calls,
             loop_lag_ms=telemetry.recent_loop_lag_ms(),
         )
+
+
+async def _warm(providers: Providers) -> None:
+    """Load engines and SDKs now, not on the first call. A vendor that is down now may be up by then."""
+    for adapter in providers.all:
+        try:
+            await adapter.warm()
+        except ProviderError as error:
+            log.warning("provider_not_warm", provider=error.provider, status=error.status)

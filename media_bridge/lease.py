@@ -52,9 +52,12 @@ class BridgeActivities:
                 continue
 
     @activity.defn
-    async def speak(self, request: Speak) -> None:
-        """Queue a sentence for the caller."""
-        self._session(request.call_id, request.session).say(request.text, request.source)
+    async def speak(self, request: Speak) -> bool:
+        """Queue a sentence for the caller; False when it was meant for silence and there is none."""
+        session = self._find(request.call_id, request.session)
+        if session is None:
+            raise ApplicationError("This bridge does not hold that session.", type="NotHere", non_retryable=True)
+        return session.say(request.text, request.source)
 
     @activity.defn
     async def close_session(self, request: CloseSession) -> None:
@@ -65,12 +68,6 @@ class BridgeActivities:
         session.close(request.say)
         async with asyncio.timeout(CLOSE_SECONDS):
             await session.closed.wait()
-
-    def _session(self, call_id: str, number: int) -> Session:
-        session = self._find(call_id, number)
-        if session is None:
-            raise ApplicationError("This bridge does not hold that session.", type="NotHere", non_retryable=True)
-        return session
 
 
 def lease_worker(client: Client, bridge_id: str, activities: BridgeActivities) -> Worker:

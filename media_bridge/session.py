@@ -161,8 +161,13 @@ class Session:
 
     # --- from the workflow ---
 
-    def say(self, text: str, source: AgentSource) -> None:
-        self._pipeline.feed(ev.SayRequested(text, source))
+    def say(self, text: str, source: AgentSource) -> bool:
+        """Say something. A sentence meant for silence is not said when somebody speaks; False then."""
+        if source == "silence" and not self._pipeline.silent:
+            return False
+        if text:
+            self._pipeline.feed(ev.SayRequested(text, source))
+        return True
 
     def close(self, say: str) -> None:
         """Say it, let it be heard, close the stream."""

@@ -6,6 +6,7 @@ name. Phone numbers and what people said appear only in these payloads (encrypta
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -188,6 +189,18 @@ class ToolOutcome(Model):
     error: str | None = None  #: a sentence that the agent may read
     attempts: tuple[ToolAttempt, ...] = ()
     seconds: float = 0.0
+
+    @property
+    def message(self) -> ToolMessage:
+        """The outcome as a language model reads it. A tool that was cut off is never presented as done."""
+        if self.status == "succeeded":
+            content = json.dumps(self.result, ensure_ascii=False)
+        elif self.status == "unknown":
+            content = f"Unknown: {self.error or 'it did not answer in time'}. It may or may not have taken effect."
+        else:
+            content = self.error or f"The tool {self.status}."
+        error = self.status != "succeeded"
+        return ToolMessage(tool_call_id=self.id, name=self.name, content=content, is_error=error)
 
 
 class ToolRun(Model):

@@ -60,6 +60,9 @@ class UserTurn(_Event):
 AgentSource = Literal["greeting", "reply", "filler", "operator", "limit", "silence", "resume", "goodbye", "apology"]
 """Why the agent spoke."""
 
+ASIDES: frozenset[AgentSource] = frozenset({"filler", "limit", "silence", "resume", "apology"})
+"""Speech that the caller hears but that is no part of the conversation as a language model gets it."""
+
 
 class AgentTurn(_Event):
     """What the caller heard. `generated` is set when more had been generated than was heard."""

@@ -240,6 +240,8 @@ class CallState(BaseModel):
         if session is None or session.bridge_id != bridge_id or self.ended_at is not None:
             return False
         session.closed = "bridge_lost"
+        if self.transfer is not None:
+            self.transfer.announced = False  # nobody knows whether it was heard
         self.add(SessionClosed(at=now, session=session.number, reason="bridge_lost"))
         self.detach("bridge_lost", now)
         return True

@@ -239,7 +239,8 @@ class Playout:
                 track.stop_at = 0
         if current is None:
             return
-        spoken = current.chars_at(current.heard_before + max(0, played - (current.start or played)))
+        start = played if current.start is None else current.start
+        spoken = current.chars_at(current.heard_before + max(0, played - start))
         current.stop_at = current.byte_at(_sentence_end(current.text, spoken))
 
     @property

@@ -23,6 +23,7 @@ from media_bridge.conversation.clauses import Clauses
 from media_bridge.conversation.history import History
 from stayline.models import AgentSpec, Message, NoteMessage, ToolCall, ToolOutcome, UserMessage
 from stayline.timeline import (
+    ASIDES,
     AgentSource,
     AgentTurn,
     Dtmf,
@@ -115,6 +116,12 @@ class Conversation:
         """The conversation as a language model would get it now."""
         return self._history.messages()
 
+    @property
+    def silent(self) -> bool:
+        """Nobody speaks, and nobody is about to."""
+        busy = self._speech or self._caller_talking or self._reply or self._needs_reply or self._tools
+        return not busy and not self._closing
+
     def handle(self, event: ev.Event, at_ms: int) -> list[do.Command]:
         """Take one event that happened at stream time `at_ms`; return what is to be done, in order."""
         self._now = max(self._now, at_ms)
@@ -161,14 +168,13 @@ class Conversation:
     # --- the call begins ---
 
     def _start(self) -> None:
+        self._needs_reply = self._history.unanswered or bool(self._note)
         if self._resumed and not self._note and self._agent.resume_text:
             self._say_whole(self._agent.resume_text, "resume")
         if self._agent.greeting and not self._history.agent_has_spoken:
             self._say_whole(self._agent.greeting, "greeting")
         for call in self._earlier_tools:
             self._run(call, reply=0)
-        if self._history.unanswered or self._note:
-            self._needs_reply = True
         self._maybe_reply()
 
     # --- the caller ---
@@ -397,7 +403,7 @@ class Conversation:
     def _open(self, source: AgentSource, reply: _Reply | None = None) -> _Utterance:
         utterance = _Utterance(self._new_id(), source, reply)
         self._speech[utterance.id] = utterance
-        self._history.open_speech(utterance.id, spoken_to_model=source != "filler")
+        self._history.open_speech(utterance.id, spoken_to_model=source not in ASIDES)
         return utterance
 
     def _say(self, utterance: _Utterance, text: str) -> None:

@@ -48,7 +48,7 @@ class History:
         self._entries.append(message)
 
     def open_speech(self, utterance: int, *, spoken_to_model: bool) -> None:
-        """`spoken_to_model` False: fillers are heard by the caller but are no part of the conversation."""
+        """`spoken_to_model` False: an aside (`stayline.timeline.ASIDES`)."""
         speech = _Speech()
         self._speech[utterance] = speech
         if spoken_to_model:
@@ -77,11 +77,11 @@ class History:
         """Put a tool's outcome where the call was made; a background tool's result comes as a note instead."""
         if outcome.id in self._background:
             self._background.discard(outcome.id)
-            self.add(NoteMessage(text=f"The tool {outcome.name} has ended. Result: {tool_content(outcome)}"))
+            self.add(NoteMessage(text=f"The tool {outcome.name} has ended. Result: {outcome.message.content}"))
             return
         for entry in self._entries:
             if isinstance(entry, _Tools) and any(call.id == outcome.id for call in entry.calls):
-                entry.answers[outcome.id] = tool_message(outcome)
+                entry.answers[outcome.id] = outcome.message
 
     def messages(self) -> tuple[Message, ...]:
         out: list[Message] = []
@@ -97,21 +97,3 @@ class History:
             else:
                 out.append(entry)
         return tuple(out)
-
-
-def tool_content(outcome: ToolOutcome) -> str:
-    """A tool's outcome as the model reads it. A cut-off tool is never presented as done."""
-    if outcome.status == "succeeded":
-        return json.dumps(outcome.result, ensure_ascii=False)
-    if outcome.status == "unknown":
-        return f"Unknown: {outcome.error or 'it did not answer in time'}. It may or may not have taken effect."
-    return outcome.error or f"The tool {outcome.status}."
-
-
-def tool_message(outcome: ToolOutcome) -> ToolMessage:
-    return ToolMessage(
-        tool_call_id=outcome.id,
-        name=outcome.name,
-        content=tool_content(outcome),
-        is_error=outcome.status != "succeeded",
-    )

@@ -86,6 +86,11 @@ class TextPipeline:
         """Milliseconds of agent audio that the caller heard so far."""
         return self._playout.heard_ms
 
+    @property
+    def silent(self) -> bool:
+        """Nobody speaks, and nobody is about to."""
+        return self._conversation.silent
+
     # --- the session's side ---
 
     async def run(self) -> None:

@@ -115,8 +115,8 @@ class Voice:
                     )
                     self._providers.remove(provider)
                     self._providers.insert(0, provider)
-                session = self._session
-                async for chunk in self._audio_of(await session.utterance(), job):
+                utterance = await self._session.utterance()
+                async for chunk in self._audio_of(utterance, job):
                     heard_audio = True
                     self._audio(job.id, chunk.audio, chunk.chars)
                 return

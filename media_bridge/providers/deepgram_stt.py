@@ -32,7 +32,7 @@ KEEPALIVE = 3.0
 
 RECONNECT_DELAYS = (0.0, 0.3, 1.0)  #: seconds before each try
 RECONNECT_TIMEOUT = 1.0  #: seconds that each try may take
-STALL = 10.0  #: seconds of audio without any message; Deepgram sends results in silence too
+STALL = 10.0  #: seconds without any message, while audio flows; Deepgram sends results in silence too
 LOSSES_ALLOWED = 3  #: in LOSS_WINDOW seconds; a connection that breaks more often is no connection
 LOSS_WINDOW = 30.0
 
@@ -123,7 +123,8 @@ class DeepgramStream:
         self._error: ProviderError | None = None
         self._closed = False
         self._said = ""  #: Deepgram's last error message on this connection
-        self._unanswered = 0  #: bytes of audio sent since Deepgram's last message
+        self._unanswered = 0  #: bytes of audio sent since Deepgram's last message …
+        self._answered_at = 0.0  #: … which came at this time of the event loop's clock
         self._ignored: set[str] = set()
         # Stream positions in bytes: `_audio` holds [_base, _base + len), of which [_base, _sent) has been sent.
         self._audio = bytearray()
@@ -162,6 +163,7 @@ class DeepgramStream:
         self._closed = True
         self._run_task.cancel()
         await asyncio.gather(self._run_task, return_exceptions=True)
+        self._events.put_nowait(None)
         with contextlib.suppress(ConnectionClosed, TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._send_audio(self._socket)
@@ -192,7 +194,8 @@ class DeepgramStream:
 
     async def _converse(self) -> ProviderError:
         """Talk until the connection ends; returns why it did."""
-        self._said, self._unanswered = "", 0
+        self._said = ""
+        self._answered()
         async with asyncio.TaskGroup() as tasks:
             pump = tasks.create_task(self._pump(self._socket))
             try:
@@ -237,7 +240,8 @@ class DeepgramStream:
     async def _send_audio(self, socket: ClientConnection) -> None:
         unsent = bytes(self._audio[self._sent - self._base :])
         self._unanswered += len(unsent)
-        if self._unanswered > STALL * 1000 * BYTES_PER_MS:
+        waited = asyncio.get_running_loop().time() - self._answered_at
+        if waited > STALL and self._unanswered > STALL * 500 * BYTES_PER_MS:
             self._said = f"nothing heard for {STALL:g} s"
             socket.transport.abort()
         elif unsent:
@@ -258,7 +262,7 @@ class DeepgramStream:
             self._socket.transport.abort()
 
     async def _hear(self, raw: str | bytes) -> None:
-        self._unanswered = 0
+        self._answered()
         if isinstance(raw, bytes):
             self._ignore("binary")
             return
@@ -280,6 +284,9 @@ class DeepgramStream:
         if self._turns.wants_finalize:
             self._turns.wants_finalize = False
             await self._socket.send('{"type":"Finalize"}')
+
+    def _answered(self) -> None:
+        self._unanswered, self._answered_at = 0, asyncio.get_running_loop().time()
 
     def _ignore(self, kind: str) -> None:
         if kind not in self._ignored:

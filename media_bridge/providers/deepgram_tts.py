@@ -41,6 +41,7 @@ FLUSH_WINDOW: Final = 60.0
 """Deepgram takes 20 `Flush` in 60 s on a connection and ignores more (developers.deepgram.com, tts-ws-flush)."""
 
 FLUSHES_KEPT: Final = 5  #: kept for the ends of utterances; early flushes stop here
+FLUSHES_LAST: Final = 2  #: when no more are left, the next utterance gets a new connection
 ENOUGH: Final = 120  #: characters, about 8 s of speech, worth another early flush
 LONGEST: Final = 2000  #: characters in one `Speak`
 STALL = 5.0  #: seconds without anything while audio is due
@@ -120,7 +121,7 @@ class DeepgramVoice:
                 raise ProviderError("deepgram", "the voice of this call is closed.", retryable=False)
             if self._line:
                 await self._line[-1].finish()
-            if not self._alive or (not self._line and self._flushes_left() <= FLUSHES_KEPT):
+            if not self._alive or (not self._line and self._flushes_left() <= FLUSHES_LAST):
                 fresh = await self._open()
                 await self._hang_up(timeout=0)
                 self._use(fresh)

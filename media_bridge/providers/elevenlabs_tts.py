@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 CONTEXTS: Final = 5  #: live contexts that a socket may have; a sixth gets it closed (max_active_conversations)
 KEEPALIVE = 10.0  #: seconds between signs of life on the waiting context
 INACTIVITY: Final = 60  #: seconds that we ask ElevenLabs to bear; its default is 20
+LINGER = 1.0  #: seconds that a context we closed is taken to count when its end is not confirmed
 STALL = 5.0  #: seconds without anything while audio is due
 
 _RETRYABLE_ERRORS: Final = frozenset(
@@ -189,11 +190,12 @@ class ElevenLabsVoice:
 
     async def _open_context(self) -> str:
         while self._full and self._alive:
-            if self._leaving:
-                del self._leaving[0]  # closed long enough ago: it will hardly count any more
-                continue
             self._ended.clear()
-            await self._ended.wait()
+            try:
+                async with asyncio.timeout(LINGER if self._leaving else None):
+                    await self._ended.wait()
+            except TimeoutError:
+                del self._leaving[:1]
         self._count += 1
         context = f"u{self._count}"
         self._live[context] = None

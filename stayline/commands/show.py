@@ -10,6 +10,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
+from stayline.commands.calls_temporal import PendingTool
 from stayline.commands.story import STYLES, Line, attempt_line, outcome_words, tell
 from stayline.commands.terminal import clean, clock, count, duration, offset
 from stayline.models import ToolAttempt, ToolRun
@@ -24,7 +25,7 @@ def print_call(
     record: CallRecord,
     *,
     source: str,
-    running: Sequence[tuple[str, ToolAttempt]] = (),
+    retried: Sequence[PendingTool] = (),
     ui_url: str = "",
     zone: tzinfo | None = None,
 ) -> None:
@@ -32,7 +33,7 @@ def print_call(
 
     Args:
         source: where the record was read, in words.
-        running: last failed attempts of tools that still run, by tool-call id.
+        retried: tools that still run and have failed before.
         ui_url: the call in Temporal's UI; empty: not known.
         zone: the reader's time zone; None: this machine's.
     """
@@ -45,7 +46,9 @@ def print_call(
             console.print(Row(line, offset(entry.event.at, start)))
     for run in record.snapshot.tools:
         if run.outcome is None:
-            console.print(Row(_running_line(run, [attempt for id, attempt in running if id == run.call.id]), "now"))
+            console.print(
+                Row(_running_line(run, [tool.failed for tool in retried if tool.call_id == run.call.id]), "now")
+            )
     console.print()
     console.print(metrics_table(record.snapshot.metrics))
     console.print()
@@ -71,9 +74,9 @@ class Row:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         head = Text.assemble(
             (self.when.rjust(OFFSET_WIDTH), "dim"),
-            "  ",
+            " ",
             (self.line.who.ljust(WHO_WIDTH), STYLES.get(self.line.who, "dim")),
-            "  ",
+            " ",
         )
         indent = Text(" " * len(head))
         width = max(20, options.max_width - len(head))

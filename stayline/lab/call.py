@@ -119,6 +119,10 @@ class LabCall:
     # --- what others do with it
 
     @property
+    def over(self) -> bool:
+        return self.ended_by is not None
+
+    @property
     def seconds(self) -> float:
         """How long the caller has been (or was) connected."""
         if self.answered_at is None:
@@ -146,7 +150,7 @@ class LabCall:
 
     def redirect(self, plan: Fetch | Given) -> bool:
         """Give the live call other TwiML, as a REST request does. False when it is over."""
-        if self.ended_by is not None:
+        if self.over:
             return False
         self._interrupt(plan)
         return True
@@ -250,7 +254,7 @@ class LabCall:
                 case _:
                     self._answer()
                     following = await self._perform_answered(verb)
-                    if following is not None or self.ended_by is not None:
+                    if following is not None or self.over:
                         return following
         self._finish("bridge", "the TwiML came to its end")
         return None
@@ -357,7 +361,7 @@ class LabCall:
 
     def _finish(self, by: EndedBy, why: str) -> bool:
         """Mark the call as over. False when it was already."""
-        if self.ended_by is not None:
+        if self.over:
             return False
         self.ended_by = by
         self.ended_at = datetime.now(UTC)

@@ -131,7 +131,7 @@ class RestApi:
         steering = [name for name in ("Status", "Twiml", "Url") if name in form]
         if len(steering) != 1:
             raise _Refused(400, 20001, "Give exactly one of Status, Twiml, Url")
-        if call.ended_by is not None:
+        if call.over:
             raise _Refused(400, 21220, "Call is not in-progress. Cannot redirect.")
         if "Twiml" in form:
             call.redirect(Given(form["Twiml"]))

@@ -36,6 +36,7 @@ class MediaStream:
         buffer: the bridge's audio that the caller has not heard yet.
         live: `start` was sent and the stream has not ended.
         protocol_errors: messages from the bridge that Twilio would not understand.
+        discarded: messages that a slow bridge did not take in time.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class MediaStream:
         self.buffer = PlayBuffer()
         self.live = False
         self.protocol_errors = 0
+        self.discarded = 0
         self.bytes_received = 0
         self._call_sid = call_sid
         self._account_sid = account_sid
@@ -161,7 +163,9 @@ class MediaStream:
         try:
             self._outbox.put_nowait(json.dumps(message, separators=(",", ":")))
         except asyncio.QueueFull:
-            self._error(SLOW_READER, "the bridge reads too slowly; a message was discarded")
+            self.discarded += 1
+            if self.discarded == 1:  # told once: it goes on fifty times a second
+                self._error(SLOW_READER, "the bridge reads too slowly; what it misses is discarded")
 
     async def _send(self, websocket: ClientConnection) -> None:
         try:

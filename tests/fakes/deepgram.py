@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 
 from aiohttp import web
 
-from tests.fakes.deepgram_listen import FluxListener, Heard, NovaListener, script
-from tests.fakes.deepgram_speak import AuraSpeaker, Pace
+from tests.fakes.deepgram_listen import FluxListener, Heard, NovaListener, Script
+from tests.fakes.deepgram_speak import AuraSpeaker
 from tests.fakes.misbehaviour import FakeServer, Recorded, refuse
 from tests.fakes.socket import FakeSocket
+from tests.fakes.sound import Pace
 
 __all__ = ["FakeDeepgram", "Heard"]
 
@@ -94,7 +95,7 @@ class FakeDeepgram(FakeServer):
     ) -> None:
         super().__init__()
         self.api_key = api_key
-        self.script = script(hears)  #: what coming bursts of sound say; add to it at any time
+        self.script: Script = list(hears)  #: what coming bursts of sound say; add to it at any time
         self.pace = Pace(ms_per_char)
         self.listened: list[NovaListener | FluxListener] = []  #: one per connection
 

@@ -6,7 +6,6 @@ It hears bursts of sound by their energy; each burst is the next line of its scr
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any, Literal
 
 from tests.fakes.misbehaviour import Recorded
@@ -33,11 +32,7 @@ class Heard:
     `finalize`: moreover, the words stay unsettled until the client asks."""
 
 
-Script = list[Heard]
-
-
-def script(lines: Sequence[str | Heard]) -> Script:
-    return [line if isinstance(line, Heard) else Heard(line) for line in lines]
+Script = list[str | Heard]
 
 
 class _Listener:
@@ -52,7 +47,8 @@ class _Listener:
         self.heard: Heard | None = None
 
     def begin(self) -> None:
-        self.heard = self._lines.pop(0) if self._lines else Heard("")
+        line = self._lines.pop(0) if self._lines else ""
+        self.heard = line if isinstance(line, Heard) else Heard(line)
 
     def give_back(self) -> None:
         """The connection broke before the burst was settled: the next connection hears it."""
@@ -93,7 +89,7 @@ class NovaListener(_Listener):
         self._settled_ms = 0  #: end of the last final result
         self._told_ms = 0  #: position of the last result of any kind
         self._last_word_end: float | None = None  #: of a burst that has ended without UtteranceEnd yet
-        self._unsettled = False  #: interim words that only Finalize settles
+        self._unsettled: list[dict[str, Any]] | None = None  #: words that only Finalize settles
 
     async def talk(self) -> None:
         try:
@@ -132,12 +128,12 @@ class NovaListener(_Listener):
         if heard is None:
             await self._quiet(frame)
         elif self._endpointing_ms is not None and frame.silent_ms >= self._endpointing_ms:
-            if heard.ends_by != "finalize":
-                await self._settle(heard, heard.ends_by == "speech_final")
+            if heard.ends_by == "finalize":
+                self._unsettled = self.words()
+                await self._results(self._unsettled, is_final=False)
+                self._burst_over(self._unsettled)
             else:
-                await self._results(self.words(), is_final=False)
-                self._burst_over(self.words())
-                self._unsettled = True
+                await self._settle(heard, heard.ends_by == "speech_final")
         elif heard.text and frame.at_ms - self._told_ms >= INTERIM_MS:
             await self._results(self.words_so_far(), is_final=False)
 
@@ -146,7 +142,7 @@ class NovaListener(_Listener):
             if frame.at_ms - self._last_word_end * 1000 >= self._utterance_end_ms:
                 last, self._last_word_end = self._last_word_end, None
                 await self.socket.send({"type": "UtteranceEnd", "channel": [0, 1], "last_word_end": last})
-        elif frame.at_ms - self._told_ms >= SILENT_RESULT_MS and not self._unsettled:
+        elif frame.at_ms - self._told_ms >= SILENT_RESULT_MS and self._unsettled is None:
             await self._results([], is_final=True)
 
     async def _settle(self, heard: Heard, speech_final: bool, from_finalize: bool = False) -> None:
@@ -162,16 +158,13 @@ class NovaListener(_Listener):
 
     def _burst_over(self, words: list[dict[str, Any]]) -> None:
         self._last_word_end = words[-1]["end"] if words else None
-        if self.heard is None or self.heard.ends_by != "finalize" or self._unsettled:
-            self.heard = None
-        else:
-            self._pending_words, self.heard = words, None
+        self.heard = None
         self.bursts.end()
 
     async def _finalize(self) -> None:
-        if self._unsettled:
-            self._unsettled = False
-            await self._results(self._pending_words, is_final=True, from_finalize=True)
+        if self._unsettled is not None:
+            words, self._unsettled = self._unsettled, None
+            await self._results(words, is_final=True, from_finalize=True)
         elif self.heard is not None:
             await self._settle(self.heard, speech_final=False, from_finalize=True)
         else:
@@ -288,7 +281,7 @@ class FluxListener(_Listener):
             self._turn += 1
             self._window_ms = frame.at_ms
             self.bursts.end()
-        elif frame.at_ms - self._told_ms >= self.UPDATE_MS:
+        elif not self._eager and frame.at_ms - self._told_ms >= self.UPDATE_MS:
             await self._turn_info("Update", self.words_so_far())
 
     async def _turn_info(self, event: str, words: list[dict[str, Any]]) -> None:

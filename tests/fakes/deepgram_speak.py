@@ -7,26 +7,10 @@ from collections import deque
 from typing import Any
 
 from tests.fakes.socket import FakeSocket, ProtocolError
-from tests.fakes.sound import tone
+from tests.fakes.sound import Pace, tone
 
 FRAME_MS = 100
 FLUSHES, FLUSH_WINDOW = 20, 60.0
-
-
-class Pace:
-    """How fast a fake voice sends: all at once, or held after some frames until somebody lets go."""
-
-    def __init__(self, ms_per_char: float) -> None:
-        self.ms_per_char = ms_per_char
-        self.hold_after: int | None = None  #: audio frames per flush, then wait for `let_go`, Clear or the end
-        self._go = asyncio.Event()
-
-    def let_go(self) -> None:
-        self._go.set()
-
-    async def wait(self, frames_sent: int) -> None:
-        if self.hold_after is not None and frames_sent >= self.hold_after:
-            await self._go.wait()
 
 
 class AuraSpeaker:
@@ -69,8 +53,6 @@ class AuraSpeaker:
                         return
                     case _:
                         raise ProtocolError(1008, "DATA-0000: cannot be parsed")
-                if speaker.done() and (error := speaker.exception()) is not None:
-                    raise error
         finally:
             speaker.cancel()
             await asyncio.gather(speaker, return_exceptions=True)

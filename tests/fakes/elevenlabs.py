@@ -16,10 +16,9 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.fakes.deepgram_speak import Pace
 from tests.fakes.misbehaviour import FakeServer
 from tests.fakes.socket import FakeSocket, ProtocolError
-from tests.fakes.sound import tone
+from tests.fakes.sound import Pace, tone
 
 CONTEXTS = 5
 CHARS_PER_MESSAGE = 12
@@ -106,7 +105,7 @@ class _Contexts:
                     return
                 await self._message(message)
         finally:
-            for context in self._contexts.values():
+            for context in list(self._contexts.values()):
                 await context.stop()
 
     async def _message(self, message: dict[str, Any]) -> None:
@@ -169,7 +168,7 @@ class _Context:
         self._send = send
         self._text = ""
         self._jobs: asyncio.Queue[str | None] = asyncio.Queue()
-        self._held = asyncio.Event()
+        self._closing = asyncio.Event()
         self._task = asyncio.create_task(self._speak())
 
     def add(self, text: str, flush: bool) -> None:
@@ -186,11 +185,7 @@ class _Context:
         """Like the vendor: what is being made still comes (one message here), the rest of a held one does not."""
         self._text = ""
         self._jobs.put_nowait(None)
-        self._pace_wait_over.set()
-
-    @property
-    def _pace_wait_over(self) -> asyncio.Event:
-        return self._held
+        self._closing.set()
 
     async def stop(self) -> None:
         self._task.cancel()
@@ -212,7 +207,7 @@ class _Context:
         if self._pace.hold_after is None or number < self._pace.hold_after:
             return False
         go = asyncio.create_task(self._pace.wait(number))
-        closed = asyncio.create_task(self._held.wait())
+        closed = asyncio.create_task(self._closing.wait())
         try:
             await asyncio.wait({go, closed}, return_when=asyncio.FIRST_COMPLETED)
             return closed.done() and not go.done()

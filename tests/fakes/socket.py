@@ -110,6 +110,7 @@ class FakeSocket:
             case "disconnect":
                 cut(self._request)
             case "error":
-                raise ProtocolError(1008, "", self._error)
+                await self.ws.send_str(json.dumps(self._error))
+                await self.ws.close(code=1008)
             case _:
                 pass

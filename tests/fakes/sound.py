@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import math
 from collections.abc import Iterator
@@ -92,3 +93,19 @@ class Bursts:
             self._voiced_ms = 0
             self._silent_ms += self.FRAME_MS
         return Frame(self.at_ms, self.begun_ms, starts, is_loud, self._silent_ms)
+
+
+class Pace:
+    """How fast a fake voice sends: all at once, or held after some frames until somebody lets go."""
+
+    def __init__(self, ms_per_char: float) -> None:
+        self.ms_per_char = ms_per_char
+        self.hold_after: int | None = None  #: audio frames per flush, then wait for `let_go`, Clear or the end
+        self._go = asyncio.Event()
+
+    def let_go(self) -> None:
+        self._go.set()
+
+    async def wait(self, frames_sent: int) -> None:
+        if self.hold_after is not None and frames_sent >= self.hold_after:
+            await self._go.wait()

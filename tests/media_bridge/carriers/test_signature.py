@@ -33,7 +33,7 @@ def test_a_webhook() -> None:
     assert not check_webhook("b" * 32, URL, FORM, twilios(URL, FORM))
     assert not check_webhook(TOKEN, URL + "?x=1", FORM, twilios(URL, FORM))
     assert not check_webhook(TOKEN, URL.replace("https", "http"), FORM, twilios(URL, FORM))
-    assert not check_webhook(TOKEN, URL, FORM | {"To": "+1777"}, twilios(URL, FORM))
+    assert not check_webhook(TOKEN, URL, dict(FORM) | {"To": "+1777"}, twilios(URL, FORM))
     assert not check_webhook(TOKEN, URL, MultiDict(), twilios(URL, FORM))
 
 

@@ -1,5 +1,6 @@
 """Media Streams messages: what Twilio sends is understood, anything else is a ProtocolError and nothing worse."""
 
+import contextlib
 import json
 from base64 import b64encode
 from typing import Any
@@ -167,18 +168,37 @@ _json = st.recursive(
 )
 _value = st.sampled_from(["1", "MZ1", "inbound", "", "aGk="]) | _json
 _key = st.sampled_from(
-    "event sequenceNumber streamSid start media mark dtmf stop payload timestamp chunk track name digit "
-    "callSid accountSid mediaFormat encoding sampleRate channels customParameters".split()
+    [
+        "event",
+        "sequenceNumber",
+        "streamSid",
+        "start",
+        "media",
+        "mark",
+        "dtmf",
+        "stop",
+        "payload",
+        "timestamp",
+        "chunk",
+        "track",
+        "name",
+        "digit",
+        "callSid",
+        "accountSid",
+        "mediaFormat",
+        "encoding",
+        "sampleRate",
+        "channels",
+        "customParameters",
+    ]
 )
 _event = st.sampled_from(["connected", "start", "media", "mark", "dtmf", "stop", "weather"])
 
 
 @given(st.text() | _json.map(json.dumps))
 def test_any_text_is_a_message_or_a_protocol_error(text: str) -> None:
-    try:
+    with contextlib.suppress(ProtocolError):
         parse(text)
-    except ProtocolError:
-        pass
 
 
 @given(_event, st.dictionaries(_key, _value | st.dictionaries(_key, _value)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -16,7 +17,7 @@ from media_bridge.providers.base import LlmUsage, ProviderConfig, TextDelta
 from stayline.errors import ConfigError, ProviderError
 from stayline.models import AgentMessage, ToolCall, ToolMessage, UserMessage
 from tests.fakes.anthropic import FakeAnthropic
-from tests.fakes.llm import Call, Ending, Reply, Say, Tokens, Wait
+from tests.fakes.llm import Call, Ending, Part, Reply, Say, Tokens, Wait
 from tests.fakes.misbehaviour import (
     Misbehaviour,
     disconnect,
@@ -52,7 +53,7 @@ async def anthropic(
 
 
 async def test_text_tools_and_usage() -> None:
-    parts = [
+    parts: list[Part] = [
         Say("One moment, please."),
         Call("get_weather", {"location": "Rome"}, id="toolu_1"),
         Call("end_call", {}, id="toolu_2"),
@@ -267,8 +268,9 @@ async def test_a_reply_that_anthropic_stopped_is_an_error(ending: str) -> None:
 async def test_the_token_limit_shortens_a_reply_but_never_runs_half_a_tool_call() -> None:
     async with anthropic(lambda _: [Say("A long story"), Ending("max_tokens")]) as (llm, fake):
         assert (await hear(llm, request())).text == "A long story"
-        for parts in ([Ending("max_tokens")], [Say("So:"), Call("end_call"), Ending("max_tokens")]):
-            fake.reply = lambda _, parts=parts: parts
+        cut: list[list[Part]] = [[Ending("max_tokens")], [Say("So:"), Call("end_call"), Ending("max_tokens")]]
+        for parts in cut:
+            fake.reply = functools.partial(lambda parts, _: parts, parts)
             with pytest.raises(ProviderError, match="max_tokens"):
                 await hear(llm, request())
 

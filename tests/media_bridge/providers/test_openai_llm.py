@@ -16,7 +16,7 @@ from media_bridge.providers.base import LlmUsage, ProviderConfig, TextDelta
 from media_bridge.providers.openai_llm import OpenAILlm, least_effort
 from stayline.errors import ConfigError, ProviderError
 from stayline.models import AgentMessage, ToolCall, ToolMessage, UserMessage
-from tests.fakes.llm import Call, Ending, Reply, Say, Tokens, Wait
+from tests.fakes.llm import Call, Ending, Part, Reply, Say, Tokens, Wait
 from tests.fakes.misbehaviour import (
     Misbehaviour,
     disconnect,
@@ -57,7 +57,7 @@ both = pytest.mark.parametrize("options", [{}, CHAT], ids=["responses", "chat"])
 
 @both
 async def test_text_tools_and_usage(options: dict[str, Any]) -> None:
-    parts = [
+    parts: list[Part] = [
         Say("One moment, please."),
         Call("get_weather", {"location": "Rome"}, id="call_1"),
         Call("end_call", {}, id="call_2"),

@@ -41,7 +41,9 @@ def recordings() -> list[Any]:
 async def test_a_recorded_reply_arrives_whole(uri: str, sse: str) -> None:
     anthropic = "anthropic" in uri
     async with playing(sse) as url:
-        heard = await hear(anthropic_llm(url) if anthropic else openai_llm(url), request())
+        llm = anthropic_llm(url) if anthropic else openai_llm(url)
+        heard = await hear(llm, request())
+        await llm.aclose()
     expected = expect_anthropic(events_of(sse)) if anthropic else expect_openai(events_of(sse))
     assert heard.text == expected.text
     assert heard.calls == expected.calls

@@ -1,0 +1,97 @@
+"""Printing what `calls list` and `calls replay` found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from stayline.commands.calls_listed import ListedCall
+from stayline.commands.calls_replay import ReplayReport
+from stayline.commands.story import outcome_words
+from stayline.commands.terminal import clean, count, duration, now
+
+SHORT_ID = 12
+"""Characters of an id in the list: enough to be unique, and accepted by every command."""
+
+
+def print_list(console: Console, calls: Sequence[ListedCall]) -> None:
+    """One line per call."""
+    if not calls:
+        console.print(Text("No calls.", "dim"))
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("CALL", no_wrap=True)
+    table.add_column("BEGAN", no_wrap=True)
+    table.add_column("FROM", no_wrap=True)
+    table.add_column("AGENT", overflow="ellipsis", no_wrap=True)
+    table.add_column("LASTED", justify="right", no_wrap=True)
+    table.add_column("TURNS", justify="right", no_wrap=True)
+    table.add_column("STATE", overflow="fold")
+    for call in calls:
+        table.add_row(
+            short_ids([c.call_id for c in calls])[call.call_id],
+            f"{call.started_at.astimezone():%b %d %H:%M:%S}",
+            clean(call.from_number or "–"),
+            clean(call.agent or "–"),
+            _lasted(call),
+            "–" if call.turn_count is None else str(call.turn_count),
+            _state(call),
+        )
+    console.print(table)
+
+
+def short_ids(ids: Sequence[str]) -> dict[str, str]:
+    """The shortest beginnings, of at least SHORT_ID characters, that tell these ids apart."""
+    length = SHORT_ID
+    while len({id[:length] for id in ids}) < len(set(ids)):
+        length += 1
+    return {id: id[:length] for id in ids}
+
+
+def _lasted(call: ListedCall) -> str:
+    if call.duration is not None:
+        return duration(call.duration)
+    return duration((now() - call.started_at).total_seconds()) if call.running else "–"
+
+
+def _state(call: ListedCall) -> Text:
+    if call.running:
+        words = (call.status or "running").replace("_", " ")
+        return Text(words, "bold yellow" if call.status == "wrapping_up" else "bold green")
+    if call.closed_as:
+        return Text(f"{call.closed_as.replace('_', ' ')} in Temporal", "red")
+    bad = call.outcome in ("failed", "lost", "no_stream")
+    text = Text(outcome_words(call.outcome) or "ended", "red" if bad else "")
+    if call.error_count:
+        text.append(f"  {count(call.error_count, 'error')}", "red")
+    return text
+
+
+def print_replay(console: Console, reports: Sequence[ReplayReport]) -> None:
+    """OK, or where today's code leaves the recorded path."""
+    for number, report in enumerate(reports, 1):
+        run = f", run {number} of {len(reports)}" if len(reports) > 1 else ""
+        name = f"{clean(report.workflow_id)}{run}"
+        found = report.difference
+        if found is None:
+            console.print(
+                Text.assemble(("OK ", "bold green"), f"{name}: today's code takes the same path"),
+                Text(f"({count(report.event_count, 'event')})", "dim"),
+                soft_wrap=True,
+            )
+            continue
+        where = f" at event {found.event_id}" if found.event_id is not None else ""
+        console.print(Text.assemble(("DIFFERS ", "bold red"), f"{name}{where}"), soft_wrap=True)
+        if found.recorded:
+            console.print(f"  recorded:      {clean(found.recorded)}", soft_wrap=True)
+        console.print(f"  today's code:  {clean(found.today)}", soft_wrap=True)
+        console.print(Text(f"  Temporal says: {clean(found.detail)}", "dim"), soft_wrap=True)
+    if not all(report.ok for report in reports):
+        console.print(
+            "\nCalls in progress on the old code would stall under this one. Keep a worker of the old build for "
+            "them (STAYLINE_BUILD_ID), or guard the change with workflow.patched().",
+            soft_wrap=True,
+        )

@@ -1,0 +1,183 @@
+"""What the caller heard: marks, clears, generations, and where sentences end."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from media_bridge.audio.playout import LOOKAHEAD, Ended, Playout, SendAudio, SendClear, SendMark, Started
+
+TEXT = "One two three four five. Six seven eight nine ten."
+MS_PER_CHAR = 60
+
+
+def speaking(text: str = TEXT) -> Playout:
+    playout = Playout()
+    playout.add_text(1, text)
+    playout.add_audio(1, b"\x01" * (len(text) * MS_PER_CHAR * 8), len(text))
+    playout.close(1)
+    return playout
+
+
+def marks(messages: list[object]) -> list[str]:
+    return [m.name for m in messages if isinstance(m, SendMark)]
+
+
+def test_sends_no_more_than_its_lookahead() -> None:
+    messages, news = speaking().due(0)
+    sent = sum(len(m.audio) for m in messages if isinstance(m, SendAudio))
+    assert LOOKAHEAD <= sent <= LOOKAHEAD + 1600
+    assert news == [Started(1)]
+
+
+def test_nothing_is_heard_before_time_passes() -> None:
+    playout = speaking()
+    playout.due(0)
+    assert playout.played(0) == 0
+
+
+def test_without_an_echo_the_next_mark_bounds_what_was_heard() -> None:
+    playout = speaking()
+    playout.due(0)
+    assert playout.played(100) == 800
+    assert playout.played(5000) == 1600  # the first mark, at 200 ms, was not echoed
+
+
+def test_an_echo_moves_the_position_and_time_goes_on_from_it() -> None:
+    playout = speaking()
+    messages, _ = playout.due(0)
+    playout.mark(marks(messages)[0], 260)
+    assert playout.played(260) == 1600
+    assert playout.played(300) == 1600 + 40 * 8
+
+
+def test_a_mark_echoed_after_a_clear_proves_nothing() -> None:
+    playout = speaking()
+    messages, _ = playout.due(0)
+    out, ended = playout.drop(100)
+    assert out == [SendClear()]
+    assert ended == [Ended(1, "", False, 100)]  # 100 ms: not one whole word
+    playout.mark(marks(messages)[-1], 120)
+    assert playout.played(120) == 0
+
+
+@pytest.mark.parametrize(
+    ("ms", "heard"),
+    [(0, ""), (240, "One"), (250, "One"), (460, "One two"), (1440, "One two three four five."), (1500, TEXT[:24])],
+)
+def test_what_was_heard_is_cut_at_a_word(ms: int, heard: str) -> None:
+    playout = speaking()
+    now = 0
+    while now < ms:
+        messages, _ = playout.due(now)
+        now += 20
+        for name in marks(messages):
+            if int(name.partition(":")[2]) <= now * 8:
+                playout.mark(name, now)
+        for position in range(1600, now * 8 + 1, 1600):
+            playout.mark(f"0:{position}", position // 8)
+    _, ended = playout.drop(ms)
+    assert (ended[0].heard if ended else "") == heard
+
+
+def test_an_utterance_ends_with_its_last_echo() -> None:
+    playout = speaking("Hi.")
+    messages, _ = playout.due(0)
+    assert playout.due(180)[1] == []
+    playout.mark(marks(messages)[-1], 200)
+    assert playout.due(200)[1] == [Ended(1, "Hi.", True, 180)]
+    assert playout.idle
+
+
+def test_a_carrier_that_echoes_nothing_does_not_hold_the_floor_for_ever() -> None:
+    playout = speaking("Hi.")
+    playout.due(0)
+    assert playout.due(3000)[1] == []
+    assert playout.due(3300)[1] == [Ended(1, "Hi.", True, 180)]
+
+
+def test_pause_and_resume_play_every_byte_once() -> None:
+    playout = speaking()
+    messages, _ = playout.due(0)
+    playout.mark(marks(messages)[0], 200)
+    assert playout.pause(250) == [SendClear()]
+    assert playout.due(400) == ([], [])
+    playout.resume()
+    now, sent = 1000, 250 * 8
+    ended: list[object] = []
+    while not playout.idle and now < 20_000:
+        messages, news = playout.due(now)
+        sent += sum(len(m.audio) for m in messages if isinstance(m, SendAudio))
+        ended += news
+        for name in marks(messages):
+            now += 200
+            playout.mark(name, now)
+        now += 20
+    assert sent == len(TEXT) * MS_PER_CHAR * 8
+    assert ended[-1] == Ended(1, TEXT, True, len(TEXT) * MS_PER_CHAR)
+
+
+def test_utterances_are_played_in_order() -> None:
+    playout = Playout()
+    for number in (1, 2):
+        playout.add_text(number, "Hi.")
+        playout.add_audio(number, b"\x01" * 800, 3)
+        playout.close(number)
+    messages, news = playout.due(0)
+    assert news == [Started(1), Started(2)]
+    playout.mark(marks(messages)[0], 100)
+    assert playout.due(100)[1] == [Ended(1, "Hi.", True, 100)]
+
+
+def test_the_second_utterance_waits_for_the_audio_of_the_first() -> None:
+    playout = Playout()
+    playout.add_text(1, "First.")
+    playout.add_text(2, "Second.")
+    playout.add_audio(2, b"\x02" * 800, 7)
+    assert playout.due(0) == ([], [])
+    playout.add_audio(1, b"\x01" * 800, 6)
+    playout.close(1)
+    messages, _ = playout.due(10)
+    assert [m.audio[:1] for m in messages if isinstance(m, SendAudio)] == [b"\x01", b"\x02"]
+
+
+def test_late_audio_of_a_dropped_utterance_is_thrown_away() -> None:
+    playout = speaking()
+    playout.due(0)
+    playout.drop(100)
+    playout.add_audio(1, b"\x01" * 800, None)
+    playout.close(1)
+    assert playout.due(200) == ([], [])
+
+
+@given(
+    st.lists(st.sampled_from(["due", "pause", "resume", "tick", "echo"]), max_size=60),
+    st.integers(1, 80),
+    st.booleans(),
+)
+def test_heard_text_only_grows_and_is_always_a_prefix(actions: list[str], chars: int, timed: bool) -> None:
+    text = ("word " * 20)[:chars]
+    playout = Playout()
+    playout.add_text(1, text)
+    playout.add_audio(1, b"\x01" * (chars * 480), chars if timed else None)
+    playout.close(1)
+    now, outstanding = 0, []
+    heard_ms = 0
+    for action in actions:
+        if action == "due":
+            outstanding += marks(playout.due(now)[0])
+        elif action == "pause":
+            playout.pause(now)
+            outstanding.clear()
+        elif action == "resume":
+            playout.resume()
+        elif action == "echo" and outstanding:
+            playout.mark(outstanding.pop(0), now)
+        now += 50
+        assert playout.heard_ms >= heard_ms
+        heard_ms = playout.heard_ms
+    _, ended = playout.drop(now)
+    for item in ended:
+        assert text.startswith(item.heard)
+        assert item.speech_ms <= chars * 60

@@ -1,0 +1,144 @@
+"""A whole Stayline in one test process: real Temporal, worker, bridge and lab carrier; vendors played by fakes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from activities.records import RecordActivities
+from media_bridge.bridge import Bridge
+from stayline.agent import Agent
+from stayline.commands.local import free_port
+from stayline.lab.carrier import LabCarrier
+from stayline.lab.place import LabResult, call_with_script
+from stayline.lab.script import parse_script
+from stayline.names import call_workflow_id
+from stayline.settings import Settings, TwilioCredentials
+from stayline.timeline import CallSnapshot, TimelineEntry
+from stayline.worker import build_worker
+from temporalio.client import Client
+
+from tests.fakes.deepgram import FakeDeepgram
+from tests.fakes.elevenlabs import FakeElevenLabs
+from tests.fakes.openai import FakeOpenAI
+
+ACCOUNT = "AC" + "0" * 32
+TOKEN = "lab-auth-token"
+
+
+class House:
+    """What a test needs of a running Stayline."""
+
+    def __init__(self, client: Client, settings: Settings, carrier: LabCarrier, bridges: list[Bridge]) -> None:
+        self.client = client
+        self.settings = settings
+        self.carrier = carrier
+        self.bridges = bridges
+
+    @property
+    def bridge(self) -> Bridge:
+        return self.bridges[0]
+
+    async def call(self, steps: Sequence[Any], *, max_seconds: float = 40, to: str = "+15550100002") -> LabResult:
+        """Place a call with a scripted caller and wait for its end."""
+        return await call_with_script(
+            self.carrier, parse_script(list(steps)), to_number=to, max_seconds=max_seconds
+        )
+
+    async def ringing(self, steps: Sequence[Any], **options: Any) -> tuple[str, asyncio.Task[LabResult]]:
+        """Begin a call; returns its SID and the task that holds it."""
+        seen = len(self.carrier.log.of("answered"))
+        task = asyncio.create_task(self.call(steps, **options))
+        event = await self.carrier.log.wait_for("answered", count=seen + 1, timeout=20)
+        return event.call_sid, task
+
+    async def snapshot(self, call_id: str) -> CallSnapshot:
+        handle = self.client.get_workflow_handle(call_workflow_id(call_id))
+        return await handle.query("snapshot", result_type=CallSnapshot)
+
+    async def timeline(self, call_id: str) -> list[Any]:
+        """The events of the call, in order."""
+        handle = self.client.get_workflow_handle(call_workflow_id(call_id))
+        entries = await handle.query("timeline", 0, result_type=list[TimelineEntry])
+        return [entry.event for entry in entries]
+
+    async def over(self, call_id: str) -> list[Any]:
+        """Wait for the workflow's end, then its events."""
+        async with asyncio.timeout(30):
+            await self.client.get_workflow_handle(call_workflow_id(call_id)).result()
+        return await self.timeline(call_id)
+
+    async def until(self, call_id: str, kind: str, count: int = 1) -> list[Any]:
+        """Wait until the timeline holds so many events of a type."""
+        async with asyncio.timeout(30):
+            while True:
+                events = await self.timeline(call_id)
+                if sum(event.type == kind for event in events) >= count:
+                    return events
+                await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def house(
+    client: Client, directory: Path, *agents: Agent, bridges: int = 1, **settings: Any
+) -> AsyncIterator[House]:
+    """Start everything; the agents' providers are whatever they name, at origins from the environment."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    named = {agent.named(f"agent{number}").name: agent for number, agent in enumerate(agents)}
+    async with LabCarrier(url, ACCOUNT, TOKEN) as carrier:
+        twilio = TwilioCredentials(
+            account_sid=ACCOUNT, auth_token=TOKEN, base_url=carrier.rest_url, phone_number="+15550100002"
+        )
+        values = Settings(
+            listen_addr=f"127.0.0.1:{port}",
+            data_dir=directory,
+            carrier="lab",
+            reuse_port=True,
+            drain_timeout=1,
+            **settings,
+        )
+        async with RecordActivities(values.database) as records:
+            worker = build_worker(client, named, values, [records.save_call], credentials=twilio)
+            async with worker:
+                running = [Bridge(values, twilio, named, client) for _ in range(bridges)]
+                for bridge in running:
+                    await bridge.start()
+                try:
+                    async with asyncio.timeout(20):
+                        for bridge in running:
+                            await bridge.leased.wait()
+                    yield House(client, values, carrier, running)
+                finally:
+                    for bridge in running:
+                        await bridge.stop()
+
+
+@asynccontextmanager
+async def vendors(monkeypatch: Any, hears: Sequence[str], reply: Any) -> AsyncIterator[tuple[Any, Any, Any]]:
+    """Deepgram, OpenAI and ElevenLabs as fakes, with their origins and keys in the environment."""
+    async with FakeDeepgram(hears=hears) as deepgram, FakeOpenAI(reply) as openai, FakeElevenLabs() as elevenlabs:
+        for name, fake, key in (
+            ("DEEPGRAM", deepgram, deepgram.api_key),
+            ("OPENAI", openai, openai.key),
+            ("ELEVENLABS", elevenlabs, elevenlabs.api_key),
+        ):
+            monkeypatch.setenv(f"{name}_BASE_URL", fake.url)
+            monkeypatch.setenv(f"{name}_API_KEY", key)
+        yield deepgram, openai, elevenlabs
+
+
+def vendor_agent(**settings: Any) -> Agent:
+    """An agent on the three vendors of the README."""
+    values: dict[str, Any] = {
+        "stt": "deepgram/nova-3",
+        "llm": "openai/gpt-6-luna",
+        "tts": "elevenlabs/eleven_flash_v2_5",
+        "voice": "21m00Tcm4TlvDq8ikWAM",
+        "greeting": "Hello! How can I help?",
+        **settings,
+    }
+    return Agent(**values)
