@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -20,6 +18,9 @@ from activities.records_db.engine import (
     readable_errors,
     sqlite_path,
 )
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 UPGRADE_TIMEOUT: Final = 30.0
@@ -54,6 +55,8 @@ async def upgrade(url: str) -> None:
 
 def alembic_config() -> Config:
     """Alembic's configuration, without an ini file: the migrations travel inside the package."""
+    from alembic.config import Config  # half a second, and commands that only read do without
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
@@ -61,6 +64,8 @@ def alembic_config() -> Config:
 
 
 def _run_migrations(connection: Connection) -> None:
+    from alembic import command
+
     config = alembic_config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")

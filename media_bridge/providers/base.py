@@ -23,7 +23,7 @@ class ProviderConfig:
 
     provider: str
     model: str
-    api_key: str = ""
+    api_key: str = dataclasses.field(default="", repr=False)
     base_url: str = ""  #: http origin without path; a websocket origin is derived from it (http -> ws)
     voice: str = ""
     language: str = "en"

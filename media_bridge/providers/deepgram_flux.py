@@ -129,15 +129,13 @@ class FluxTurns:
         words = message["words"]
         ends = [word["end"] for word in words if word.get("end") is not None]
         end_ms = self._position(ends[-1]) if ends else None
+        if carried and not words:
+            end_ms = self._offset_ms
         return [
             EndOfTurn(
                 text,
                 confidence=sum(float(word["confidence"]) for word in words) / len(words) if words else None,
-                speech_end_ms=end_ms
-                if end_ms is not None
-                else (self._offset_ms if carried and not words else None),
-                speech_ms=max(0, (end_ms if end_ms is not None else window_end) - started)
-                if started is not None
-                else 0,
+                speech_end_ms=end_ms,
+                speech_ms=0 if started is None else max(0, (window_end if end_ms is None else end_ms) - started),
             )
         ]

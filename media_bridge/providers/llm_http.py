@@ -113,7 +113,7 @@ def _normalised(config: ProviderConfig, error: Exception) -> ProviderError:
     if isinstance(error, TimeoutError) or "Timeout" in name:
         return _error(config, "did not answer in time", None)
     if isinstance(error, OSError) or type(error).__module__.startswith("httpx2") or "Connection" in name:
-        return _error(config, "the connection broke", None)
+        return _error(config, "the connection failed", None)
     return _error(config, f"sent something that is not its protocol ({name})", None)
 
 

@@ -94,7 +94,7 @@ def watch(call: CallId, as_json: Json = False) -> None:
         from stayline.commands.calls_watch import CallWatcher, LivePrinter, json_line
 
         async with open_calls(settings) as calls:
-            call_id = await calls.resolve(call)
+            call_id = await calls.resolve(call, live=True)
             emit = json_line if as_json else LivePrinter(out())
             await CallWatcher(calls.client, call_id, emit).run()
 
@@ -164,7 +164,7 @@ def approve(
         from stayline.messages import Approve
 
         async with open_calls(settings) as calls:
-            call_id = await calls.resolve(call)
+            call_id = await calls.resolve(call, live=True)
             tool = tool_call or await waiting_tool(calls.client, call_id)
             command = Approve(tool_call_id=tool, approved=not refuse, by=here(), why=why)
             await steer(calls.client, call_id, command)
@@ -240,7 +240,7 @@ async def _steer(settings: Settings, given: str, command: Command, told: str) ->
     from stayline.commands.calls_steer import steer
 
     async with open_calls(settings) as calls:
-        call_id = await calls.resolve(given)
+        call_id = await calls.resolve(given, live=True)
         await steer(calls.client, call_id, command)
     out().print(f"Call {call_id} {told}.")
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Literal
 
 from temporalio.client import (
@@ -66,10 +66,27 @@ SOURCES = {
 class Calls:
     """Temporal and the database, as far as they answer; what does not is in `away`."""
 
-    def __init__(self, client: Client | None, store: CallStore | None, away: Sequence[StaylineError]) -> None:
+    def __init__(
+        self,
+        client: Client | None,
+        open_store: Callable[[], CallStore] | None,
+        away: Sequence[StaylineError] = (),
+    ) -> None:
         self._client = client
-        self._store = store
+        self._open_store = open_store
+        self._opened: CallStore | None = None
         self.away: list[StaylineError] = list(away)
+
+    async def close(self) -> None:
+        if self._opened is not None:
+            await self._opened.close()
+
+    @property
+    def _store(self) -> CallStore | None:
+        """The database, opened when it is first needed: a live call is found and steered without it."""
+        if self._opened is None and self._open_store is not None:
+            self._opened = self._open_store()
+        return self._opened if self._open_store is not None else None
 
     @property
     def client(self) -> Client:
@@ -84,8 +101,11 @@ class Calls:
 
     # --- one call ----------------------------------------------------------------------------------------
 
-    async def resolve(self, given: str) -> str:
+    async def resolve(self, given: str, *, live: bool = False) -> str:
         """The call id that a person meant: an id, its unique beginning, or `last`.
+
+        Args:
+            live: `last` is the newest call that goes on, if there is one.
 
         Raises:
             UsageError: there is no such call, or several.
@@ -94,7 +114,7 @@ class Calls:
         if not text:
             raise UsageError("An empty call id names no call.", fix="`stayline calls list` shows the calls.")
         if text == "last":
-            return await self._newest()
+            return await self._newest(live)
         found = await self._ids_beginning_with(text)
         if text in found:
             return text
@@ -160,31 +180,32 @@ class Calls:
             self._lose_temporal(error)
             return None
 
-    async def _newest(self) -> str:
-        calls = await self.list_calls(Filters(limit=1))
+    async def _newest(self, live: bool) -> str:
+        calls = await self.list_calls(Filters(limit=1, live=True)) if live else []
+        calls = calls or await self.list_calls(Filters(limit=1))
         if not calls:
             raise UsageError(f"There are no calls{self._as_far_as_known()}.", fix="`stayline demo` places one.")
         return calls[0].call_id
 
     async def _ids_beginning_with(self, text: str) -> list[str]:
-        found: dict[str, None] = {}
         query = f"WorkflowType = '{CALL_WORKFLOW}' AND WorkflowId STARTS_WITH {quoted(ID_PREFIX + text)}"
-        for execution in await self._visible(query, 10):
-            found[execution.id.removeprefix(ID_PREFIX)] = None
+        found = [execution.id.removeprefix(ID_PREFIX) for execution in await self._visible(query, 10)]
         # A call that began this moment is not in visibility yet.
-        if text not in found and await self._describe(text) is not None:
-            found[text] = None
+        if text in found or await self._describe(text) is not None:
+            return [text]
         if self._store is not None:
             try:
-                found |= dict.fromkeys(await self._store.find_ids(text))
+                found += await self._store.find_ids(text)
             except StaylineError as error:
                 self._lose_store(error)
-        return list(found)
+        return list(dict.fromkeys(found))
 
     def _as_far_as_known(self) -> str:
         """What an answer leaves out because somebody is away."""
         missing = [
-            name for name, part in (("Temporal", self._client), ("the call records", self._store)) if part is None
+            name
+            for name, part in (("Temporal", self._client), ("the call records", self._open_store))
+            if part is None
         ]
         return f" ({' and '.join(missing)} could not be asked)" if missing else ""
 
@@ -269,7 +290,7 @@ class Calls:
         self.away.append(error if isinstance(error, StaylineError) else temporal_away(error))
 
     def _lose_store(self, error: StaylineError) -> None:
-        self._store = None
+        self._open_store = None
         self.away.append(error)
 
 
@@ -280,16 +301,22 @@ async def open_calls(settings: Settings) -> AsyncIterator[Calls]:
     Raises:
         StaylineError: neither source can be reached.
     """
-    from activities.records_db import CallStore
 
-    async with AsyncExitStack() as stack:
-        away: list[StaylineError] = []
-        client = None
-        try:
-            client = await temporal.connect(settings)
-        except ConfigError:
-            raise
-        except StaylineError as error:
-            away.append(error)
-        store = await stack.enter_async_context(CallStore(settings.database))
-        yield Calls(client, store, away)
+    def open_store() -> CallStore:
+        from activities.records_db import CallStore  # SQLAlchemy: half a second
+
+        return CallStore(settings.database)
+
+    away: list[StaylineError] = []
+    client = None
+    try:
+        client = await temporal.connect(settings)
+    except ConfigError:
+        raise
+    except StaylineError as error:
+        away.append(error)
+    calls = Calls(client, open_store, away)
+    try:
+        yield calls
+    finally:
+        await calls.close()

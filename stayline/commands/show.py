@@ -159,6 +159,7 @@ def _footer(record: CallRecord, source: str, ui_url: str) -> list[Text]:
     lines = [Text.assemble(("recording  ", "dim"), clean(path)) for path in recordings]
     if ui_url:
         lines.append(Text.assemble(("temporal   ", "dim"), ui_url))
-    remark = "" if record.final else "; not final: tools still ran when it was written"
+    over = record.snapshot.ended_at is not None
+    remark = "; not final: tools still ran when it was written" if over and not record.final else ""
     lines.append(Text.assemble(("read from  ", "dim"), source + remark))
     return lines

@@ -9,7 +9,7 @@ from temporalio.client import Client
 from temporalio.testing import WorkflowEnvironment
 
 from stayline import CallInfo, tool
-from stayline.messages import CallStart
+from stayline.messages import CallStart, OpenSession
 from tests.workflows.bench import agent, bench, until
 from workflows.limits import next_deadline
 from workflows.state import CallState
@@ -19,6 +19,13 @@ async def test_one_second_is_a_limit(client: Client) -> None:
     async with bench(client, agent(max_duration=1, limit_text="Time is up.")) as call:
         await call.begin()
         await call.event("limit")
+        await call.stream_ends("closed")
+
+        async def hung_up() -> bool:
+            return call.outside.hung_up == [call.call_id]
+
+        await until(hung_up)
+        await call.carrier("completed")
         assert (await call.result()).outcome == "duration_limit"
         assert [c.say for c in call.outside.closed] == ["Time is up."]
         assert call.outside.hung_up == [call.call_id]
@@ -33,23 +40,22 @@ async def test_no_stream_comes(client: Client) -> None:
         assert (await call.result()).outcome == "no_stream"
 
 
-async def test_a_stream_that_stops_and_nothing_more(client: Client) -> None:
-    async with bench(client, agent()) as call:
+async def test_a_stream_that_stops_and_nothing_more(time_skipping_env: WorkflowEnvironment) -> None:
+    desk = agent()
+    async with bench(time_skipping_env.client, desk) as call:
+        await call.start()
         await call.begin()
         await call.stream_ends("stopped")
-        await call.status("detached")
-
-        async def asked() -> bool:
-            return call.outside.hung_up == [call.call_id]
-
-        await until(asked)
-        await call.carrier("completed")
-        assert (await call.result()).outcome == "caller_hung_up"
+        result = await call.result()
+        assert result.outcome == "caller_hung_up"
+        assert call.outside.hung_up == [call.call_id]
+        assert result.metrics.duration < 4
 
 
 async def test_half_an_hour_with_a_warning(time_skipping_env: WorkflowEnvironment) -> None:
     desk = agent(max_duration=1800, silence_timeout=0)
     async with bench(time_skipping_env.client, desk) as call:
+        await call.start()
         await call.begin()
         result = await call.result()
         assert result.outcome == "duration_limit"
@@ -62,6 +68,7 @@ async def test_half_an_hour_with_a_warning(time_skipping_env: WorkflowEnvironmen
 async def test_silence(time_skipping_env: WorkflowEnvironment) -> None:
     desk = agent(silence_prompt=20, silence_timeout=60)
     async with bench(time_skipping_env.client, desk) as call:
+        await call.start()
         await call.begin()
         result = await call.result()
         assert result.outcome == "silence_limit"
@@ -73,6 +80,7 @@ async def test_silence(time_skipping_env: WorkflowEnvironment) -> None:
 async def test_somebody_who_speaks_for_long_is_not_silent(time_skipping_env: WorkflowEnvironment) -> None:
     desk = agent(max_duration=300, duration_warning=0)
     async with bench(time_skipping_env.client, desk) as call:
+        await call.start()
         call.outside.somebody_speaks = True
         await call.begin()
         assert (await call.result()).outcome == "duration_limit"
@@ -96,8 +104,6 @@ def state() -> CallState:
 
 
 def attached() -> CallState:
-    from stayline.messages import OpenSession
-
     fresh = state()
     fresh.open_session(OpenSession(token_sha256="t", bridge_id="b", stream_id="s"), NOW)
     return fresh

@@ -51,6 +51,7 @@ _SEARCH_MS: Final = 4000  # where the most silent window is looked for
 _HALLUCINATED: Final = frozenset({"you"})
 """What the network hears in short noises (measured, at confidence 0.3-0.6 and now and then above)."""
 _HALLUCINATION_MS: Final = 400
+_LONG_SPEECH_MS: Final = 1000
 
 _ENGINE: Final = Engine("moonshine", lambda: MoonshineModel(find_weights()))
 
@@ -63,7 +64,9 @@ class MoonshineOptions(Options):
     eager_ms: int = Field(200, ge=50, le=5000)  #: silence after which the decoding of the turn begins
     partial_ms: int = Field(800, ge=200)  #: new speech between two partials
     threshold: float = Field(0.5, ge=0.1, le=0.95)  #: Silero's probability that is speech
-    min_confidence: float = Field(0.6, ge=0.0, le=1.0)  #: mean probability of the words below which it was noise
+    min_confidence: float = Field(0.6, ge=0.0, le=1.0)
+    """Mean probability of the words of a short sound below which it was noise. Longer speech counts from two
+    thirds of it: who spoke for a second and was not understood should be asked again, not left in silence."""
 
 
 class MoonshineStt:
@@ -303,9 +306,8 @@ class MoonshineStream:
         letters = [c for c in text if c.isalpha()]
         imagined = speech_ms < _HALLUCINATION_MS and plain in _HALLUCINATED
         foreign = any(ord(c) > 0x24F for c in letters)  # beyond Latin Extended-B
-        if not plain or imagined or foreign or _confidence(heard) < self._options.min_confidence:
-            return ""
-        return text
+        least = self._options.min_confidence * (1 if speech_ms < _LONG_SPEECH_MS else 2 / 3)
+        return "" if not plain or imagined or foreign or _confidence(heard) < least else text
 
     async def _emit(self) -> None:
         """Pass events on in the order in which they happened, waiting for the text of a turn where need be."""

@@ -13,7 +13,7 @@ FRAME = 160  #: bytes, 20 ms
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for something that other tasks bring about."""
     async with asyncio.timeout(10):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - the other side is a server, which has no event to wait for
             await asyncio.sleep(0.005)
 
 
@@ -40,6 +40,13 @@ async def say(utterance: Utterance, *clauses: str) -> list[SpeechChunk]:
         await utterance.send(clause)
     await utterance.finish()
     return await collect(utterance)
+
+
+async def listen(utterance: Utterance, heard: bytearray) -> None:
+    """As `collect`, keeping the audio even if it ends with an error."""
+    async with asyncio.timeout(10):
+        async for chunk in utterance:
+            heard += chunk.audio
 
 
 async def collect(utterance: Utterance) -> list[SpeechChunk]:

@@ -12,13 +12,14 @@ import pytest
 from deepgram.listen.v1.types import ListenV1Metadata, ListenV1Results, ListenV1SpeechStarted, ListenV1UtteranceEnd
 from deepgram.listen.v2.types import ListenV2TurnInfo
 
-from media_bridge.providers import deepgram_stt, vendor_socket
+from media_bridge.providers import deepgram_nova, deepgram_stt, vendor_socket
 from media_bridge.providers.base import (
     EagerEndOfTurn,
     EndOfTurn,
     Partial,
     ProviderConfig,
     SpeechStarted,
+    SttProvider,
     TurnResumed,
 )
 from media_bridge.providers.deepgram_stt import DeepgramStream, DeepgramStt
@@ -45,14 +46,16 @@ async def ear(fake: FakeDeepgram, model: str = "nova-3", **options: Any) -> Deep
 
 async def test_a_turn_has_a_start_partials_and_an_end_with_its_times(fake: FakeDeepgram) -> None:
     fake.script += [Heard("I need to book a plumber.", confidence=0.9)]
-    stream = await ear(fake)
+    provider: SttProvider = adapter(fake)
+    stream = await provider.connect(call_id="CA1")
     await talk(stream, silence(500) + tone(2000) + silence(400))
     events = await hear(stream, EndOfTurn)
     assert events[0] == SpeechStarted(500)
     assert [e.text for e in events if isinstance(e, Partial)][-1] == "I need to book a plumber."
-    assert events[-1] == EndOfTurn(
-        "I need to book a plumber.", confidence=pytest.approx(0.9), speech_end_ms=2500, speech_ms=2000
-    )
+    end = events[-1]
+    assert isinstance(end, EndOfTurn)
+    assert end == EndOfTurn("I need to book a plumber.", end.confidence, speech_end_ms=2500, speech_ms=2000)
+    assert end.confidence == pytest.approx(0.9)
     await stream.aclose()
 
 
@@ -134,9 +137,9 @@ async def test_flux_brings_its_own_turns(fake: FakeDeepgram) -> None:
         EndOfTurn,
     ]
     assert events[-2] == EagerEndOfTurn("Can you hear me?")
-    assert events[-1] == EndOfTurn(
-        "Can you hear me?", confidence=pytest.approx(0.98), speech_end_ms=1800, speech_ms=1800
-    )
+    end = events[-1]
+    assert isinstance(end, EndOfTurn)
+    assert end == EndOfTurn("Can you hear me?", end.confidence, speech_end_ms=1800, speech_ms=1800)
     assert fake.requests[0].path == "/v2/listen"
     await stream.aclose()
     assert {"type": "KeepAlive"} not in fake.requests[0].messages
@@ -144,7 +147,7 @@ async def test_flux_brings_its_own_turns(fake: FakeDeepgram) -> None:
 
 async def test_what_the_fake_sends_is_what_deepgram_documents(fake: FakeDeepgram) -> None:
     """Its messages pass Deepgram's own types."""
-    types = {
+    types: dict[str, Any] = {
         "Results": ListenV1Results,
         "SpeechStarted": ListenV1SpeechStarted,
         "UtteranceEnd": ListenV1UtteranceEnd,
@@ -154,7 +157,8 @@ async def test_what_the_fake_sends_is_what_deepgram_documents(fake: FakeDeepgram
     seen: set[str] = set()
     fake.script += ["One.", "Two."]
     for model, path in (("nova-3", "/v1/listen"), ("flux-general-en", "/v2/listen")):
-        query = [("model", model), ("encoding", "mulaw"), ("sample_rate", 8000)]
+        query: list[tuple[str, str | int | float | bool]] = [("model", model), ("encoding", "mulaw")]
+        query.append(("sample_rate", 8000))
         if model == "nova-3":
             query += [("interim_results", True), ("utterance_end_ms", 1000), ("vad_events", True)]
         socket = await vendor_socket.open_socket(
@@ -332,6 +336,40 @@ async def test_a_silent_vendor_is_replaced(fake: FakeDeepgram, monkeypatch: pyte
         await asyncio.sleep(0.001)
     await talk(stream, silence(400))
     assert (await hear(stream, EndOfTurn))[-1].text == "Hello?"  # type: ignore[union-attr]
+    await stream.aclose()
+
+
+async def test_a_call_that_ends_while_connecting_leaves_nothing(fake: FakeDeepgram) -> None:
+    fake.misbehave(misbehaviour.hang())
+    connecting = asyncio.create_task(ear(fake))
+    await until(lambda: len(fake.requests) == 1)
+    connecting.cancel()
+    await asyncio.gather(connecting, return_exceptions=True)
+    assert connecting.cancelled()
+    assert not own_tasks()
+
+
+async def test_a_call_that_ends_while_reconnecting_leaves_nothing(fake: FakeDeepgram) -> None:
+    fake.misbehave(misbehaviour.disconnect(0), misbehaviour.hang())
+    stream = await ear(fake)
+    await talk(stream, tone(200))
+    await until(lambda: len(fake.requests) == 2)
+    await stream.aclose()
+    assert [event async for event in stream] == []
+    assert not own_tasks()
+
+
+async def test_a_bug_in_the_adapter_is_an_error_and_not_silence(
+    fake: FakeDeepgram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(deepgram_nova.NovaTurns, "handle", broken)
+    stream = await ear(fake)
+    await talk(stream, tone(200))
+    with pytest.raises(ProviderError, match="adapter failed"):
+        await hear(stream, EndOfTurn)
     await stream.aclose()
 
 

@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-from media_bridge.providers import deepgram_tts, vendor_socket
-from media_bridge.providers.base import ProviderConfig
-from media_bridge.providers.deepgram_tts import DeepgramTts, DeepgramVoice
+from media_bridge.providers import deepgram_voice, vendor_socket
+from media_bridge.providers.base import ProviderConfig, TtsProvider
+from media_bridge.providers.deepgram_tts import DeepgramTts
+from media_bridge.providers.deepgram_voice import DeepgramVoice
 from stayline.errors import ConfigError, ProviderError
 from tests.fakes import misbehaviour
 from tests.fakes.deepgram import FakeDeepgram
 from tests.fakes.sound import tone
-from tests.media_bridge.providers.speech import audio_of, collect, counts, own_tasks, say, until
+from tests.media_bridge.providers.speech import audio_of, collect, counts, listen, own_tasks, say, until
 
 CLAUSES = ("Hello!", " Thank you for calling.", " How can I help you today?")
 TEXT = "".join(CLAUSES)
@@ -136,7 +137,8 @@ async def test_flushes_are_saved_up_and_never_run_out(fake: FakeDeepgram, voice:
 
 async def test_long_text_is_sent_in_pieces(fake: FakeDeepgram) -> None:
     fake.pace.ms_per_char = 1
-    session = await adapter(fake).connect(call_id="CA1")
+    provider: TtsProvider = adapter(fake)
+    session = await provider.connect(call_id="CA1")
     text = "word " * 900
     chunks = await say(await session.utterance(), text)
     assert len(audio_of(chunks)) == len(text) * 8
@@ -189,17 +191,15 @@ async def test_a_refused_connection(
 async def test_a_loss_in_mid_audio_is_told_and_the_next_utterance_has_a_new_connection(
     fake: FakeDeepgram, monkeypatch: pytest.MonkeyPatch, fault: misbehaviour.Misbehaviour, status: int | None
 ) -> None:
-    monkeypatch.setattr(deepgram_tts, "STALL", 0.1)
+    monkeypatch.setattr(deepgram_voice, "STALL", 0.1)
     fake.misbehave(fault)
     session = await adapter(fake).connect(call_id="CA1")
     utterance = await session.utterance()
     await utterance.send(TEXT)
     await utterance.finish()
-    heard = b""
+    heard = bytearray()
     with pytest.raises(ProviderError) as caught:
-        async with asyncio.timeout(10):
-            async for chunk in utterance:
-                heard += chunk.audio
+        await listen(utterance, heard)
     assert (caught.value.status, caught.value.retryable) == (status, status is None)
     assert heard == tone(200)  # what came before the loss: two frames after the metadata
     await utterance.send("More.")

@@ -18,14 +18,16 @@ from elevenlabs.types import (
     SendTextMulti,
 )
 
-from media_bridge.providers import elevenlabs_tts, vendor_socket
-from media_bridge.providers.base import ProviderConfig
+from media_bridge.providers import elevenlabs_voice, vendor_socket
+from media_bridge.providers.base import ProviderConfig, TtsProvider
 from media_bridge.providers.elevenlabs_alignment import advance, split
-from media_bridge.providers.elevenlabs_tts import ElevenLabsTts, ElevenLabsVoice
+from media_bridge.providers.elevenlabs_tts import ElevenLabsTts
+from media_bridge.providers.elevenlabs_voice import ElevenLabsVoice
+from media_bridge.providers.vendor_socket import Query
 from stayline.errors import ConfigError, ProviderError
 from tests.fakes import misbehaviour
 from tests.fakes.elevenlabs import FakeElevenLabs
-from tests.media_bridge.providers.speech import audio_of, collect, counts, own_tasks, say, until
+from tests.media_bridge.providers.speech import audio_of, collect, counts, listen, own_tasks, say, until
 
 VOICE = "21m00Tcm4TlvDq8ikWAM"
 CLAUSES = ("Hello!", " Thank you for calling.", " How can I help you today?")
@@ -93,7 +95,7 @@ async def test_counts_stand_where_the_words_end(voice: ElevenLabsVoice) -> None:
 async def test_what_it_sends_is_what_elevenlabs_documents(
     fake: FakeElevenLabs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(elevenlabs_tts, "KEEPALIVE", 0.01)
+    monkeypatch.setattr(elevenlabs_voice, "KEEPALIVE", 0.01)
     session = await adapter(fake, stability=0.5, speed=1.1, enable_logging=False).connect(call_id="CA1")
     await until(lambda: any(message.get("text") == "" for message in messages(fake)))
     await say(await session.utterance(), "Hello.")
@@ -121,7 +123,7 @@ async def test_what_it_sends_is_what_elevenlabs_documents(
 
 async def test_what_the_fake_sends_is_what_elevenlabs_documents(fake: FakeElevenLabs) -> None:
     path = f"/v1/text-to-speech/{VOICE}/multi-stream-input"
-    query = [("model_id", "eleven_flash_v2_5"), ("output_format", "ulaw_8000"), ("sync_alignment", True)]
+    query: Query = [("model_id", "eleven_flash_v2_5"), ("output_format", "ulaw_8000"), ("sync_alignment", True)]
     headers = {"xi-api-key": fake.api_key}
     socket = await vendor_socket.open_socket("elevenlabs", fake.url, path, query=query, headers=headers)
     await socket.send('{"text":" ","context_id":"a"}')
@@ -191,6 +193,20 @@ async def test_a_sixth_utterance_waits_for_a_context(fake: FakeElevenLabs, voice
     async with asyncio.timeout(10):
         assert counts(await say(await sixth, "Me too."))[-1] == 7
     assert fake.most_contexts == 5
+
+
+async def test_closing_does_not_wait_for_an_utterance_that_waits(fake: FakeElevenLabs) -> None:
+    provider: TtsProvider = adapter(fake)
+    session = await provider.connect(call_id="CA1")
+    for _ in range(5):
+        await session.utterance()
+    sixth = asyncio.create_task(session.utterance())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await session.aclose()
+        with pytest.raises(ProviderError):
+            await sixth
+    assert not own_tasks()
 
 
 async def test_nothing_to_say_is_no_utterance(voice: ElevenLabsVoice) -> None:
@@ -275,17 +291,15 @@ async def test_a_wrong_key_or_voice_is_final(
 async def test_a_loss_in_mid_audio_is_told_and_the_next_utterance_has_a_new_connection(
     fake: FakeElevenLabs, monkeypatch: pytest.MonkeyPatch, fault: misbehaviour.Misbehaviour
 ) -> None:
-    monkeypatch.setattr(elevenlabs_tts, "STALL", 0.1)
+    monkeypatch.setattr(elevenlabs_voice, "STALL", 0.1)
     fake.misbehave(fault)
     session = await adapter(fake).connect(call_id="CA1")
     utterance = await session.utterance()
     await utterance.send(TEXT)
     await utterance.finish()
-    heard = b""
+    heard = bytearray()
     with pytest.raises(ProviderError) as caught:
-        async with asyncio.timeout(10):
-            async for chunk in utterance:
-                heard += chunk.audio
+        await listen(utterance, heard)
     assert caught.value.retryable
     assert len(heard) == 24 * 480
     await utterance.send("More.")

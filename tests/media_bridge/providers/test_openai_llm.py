@@ -254,7 +254,7 @@ async def test_a_message_of_an_unknown_type_is_passed_over() -> None:
 async def test_nobody_listens() -> None:
     async with openai() as (llm, fake):
         await fake.refuse_connections()
-        with pytest.raises(ProviderError, match="the connection broke"):
+        with pytest.raises(ProviderError, match="the connection failed"):
             await hear(llm, request())
 
 

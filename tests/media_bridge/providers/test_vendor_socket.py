@@ -85,7 +85,7 @@ async def test_a_redirect_is_not_followed_because_the_key_would_go_along() -> No
 async def test_no_key_is_repeated_or_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with Refusing(401, "the key top-secret is no good") as fake:
-        with pytest.raises(ProviderError, match="the key .* is no good") as caught:
+        with pytest.raises(ProviderError, match=r"the key \*\*\* is no good") as caught:
             await open_socket(
                 "elevenlabs", fake.url, "/v1/x", headers={"xi-api-key": "top-secret"}, secret="top-secret"
             )
