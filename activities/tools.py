@@ -27,6 +27,10 @@ MAX_RESULT_BYTES: Final = 256 * 1024
 """A result goes into the model's context and into Temporal's history; larger ones serve neither."""
 
 
+BEAT_EVERY: Final = 2.0
+"""Seconds; `TOOL_WORKER_SILENT_FOR` allows for some that are late. Each is a billable action on Temporal Cloud."""
+
+
 class _Progress(BaseModel):
     """Heartbeat details of a tool's activity."""
 
@@ -78,6 +82,7 @@ class ToolActivities:
             attempt=activity.info().attempt,
             heartbeat=lambda *details: activity.heartbeat(_Progress(attempts=earlier), *details),
         )
+        beating = None if tool.spec.heartbeat_timeout else asyncio.create_task(_keep_beating(earlier))
         try:
             async with asyncio.timeout(tool.spec.attempt_timeout) as limit:
                 result = await tool.run(invocation.arguments, context)
@@ -98,6 +103,9 @@ class ToolActivities:
             ) from None
         except (Exception, SystemExit) as error:
             raise _crash(error) from error
+        finally:
+            if beating is not None:
+                beating.cancel()
         if len(to_json(result)) > MAX_RESULT_BYTES:
             raise ApplicationError(
                 f"the result is larger than {MAX_RESULT_BYTES} bytes", type="ToolResult", non_retryable=True
@@ -123,6 +131,13 @@ class ToolActivities:
                 non_retryable=True,
             )
         return tool, invocation
+
+
+async def _keep_beating(earlier: tuple[ToolAttempt, ...]) -> None:
+    """Say that this worker lives, for a tool that does not say so itself. A quick one never gets to it."""
+    while True:
+        await asyncio.sleep(BEAT_EVERY)
+        activity.heartbeat(_Progress(attempts=earlier))
 
 
 def _crash(error: BaseException) -> ApplicationError:

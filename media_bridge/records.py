@@ -20,12 +20,16 @@ from temporalio.service import RPCError, RPCStatusCode
 from stayline import telemetry
 from stayline.messages import Record
 from stayline.names import call_workflow_id
-from stayline.timeline import TimelineEvent
+from stayline.timeline import TimelineEvent, Usage
 
 log = structlog.get_logger(__name__)
 
 BATCH = 50
 """Events in one signal at most."""
+GATHER_SECONDS = 0.03
+"""An interruption and the turn that it cuts come together; they share a signal."""
+PATIENT = (Usage,)
+"""Events that nobody waits for: they travel with the next one."""
 RETRY_SECONDS = 0.5
 RESEND_SECONDS = 2.0
 
@@ -45,14 +49,16 @@ class RecordSender:
     def put(self, event: TimelineEvent) -> None:
         self._waiting.append(event)
         telemetry.metrics.records_waiting(1)
-        self._more.set()
+        if not isinstance(event, PATIENT):
+            self._more.set()
 
     async def run(self) -> None:
         while True:
-            while self._waiting:
-                await self._send_batch()
             self._more.clear()
             await self._more.wait()
+            await asyncio.sleep(GATHER_SECONDS)
+            while self._waiting:
+                await self._send_batch()
 
     async def close(self, timeout: float) -> None:
         """Send what waits; what cannot be sent within `timeout` seconds stays in the spool."""

@@ -22,6 +22,7 @@ from types import TracebackType
 
 import aiohttp
 from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
 
 from stayline.errors import ConfigError, StaylineError
 from stayline.names import SEARCH_ATTRIBUTES
@@ -51,11 +52,12 @@ _PORT_RANGE = range(15_000, 31_000)
 
 @dataclass(frozen=True)
 class Listening:
-    """Where a dev server listens; `ui_port` 0: it has no UI."""
+    """Where a dev server listens, and for whom."""
 
     host: str
     port: int
-    ui_port: int
+    ui_port: int  #: 0: it has no UI
+    owner: int  #: id of the process that started it
 
 
 class DevServer:
@@ -137,6 +139,8 @@ class DevServer:
 
     async def stop(self) -> None:
         """End it gracefully, in about a second. One that another process started goes on."""
+        if self.pid is not None:
+            self._state_file.unlink(missing_ok=True)  # nobody may join it any more
         await self._end(signal.SIGTERM)
 
     async def kill(self) -> None:
@@ -173,9 +177,11 @@ class DevServer:
     async def _joined(self) -> bool:
         """Use the server that runs for this directory already."""
         try:
-            self._listening = Listening(**json.loads(self._state_file.read_text()))
+            found = Listening(**json.loads(self._state_file.read_text()))
+            os.kill(found.owner, 0)
         except (OSError, ValueError, TypeError):
-            return False  # it is just being started
+            return False  # it is being started, or it ends with its owner
+        self._listening = found
         if self._wanted and self._wanted != self._listening.port:
             raise ConfigError(
                 f"Temporal's dev server already runs for {self._directory} at {self.address}.",
@@ -223,7 +229,7 @@ class DevServer:
         for port in candidates:
             ui_port = port + UI_OFFSET if self._ui else 0
             if _free(self._host, port) and (not ui_port or _free(self._host, ui_port)):
-                return Listening(reach, port, ui_port)
+                return Listening(reach, port, ui_port, os.getpid())
         raise ConfigError(
             f"Port {candidates[0]}, or {candidates[0] + UI_OFFSET} for the UI, is in use by another program.",
             fix="Name another port, or let Stayline choose.",
@@ -253,7 +259,12 @@ class DevServer:
                         return False
             except aiohttp.ClientError:
                 return False
-        await prepare_namespace(client, RETENTION_DAYS)
+        try:
+            await prepare_namespace(client, RETENTION_DAYS)
+        except RPCError as error:
+            if error.status != RPCStatusCode.UNAVAILABLE:
+                raise
+            return False
         return True
 
     async def _end(self, how: signal.Signals) -> None:

@@ -18,9 +18,10 @@ from urllib.parse import quote
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, UpdateNamespaceRequest
-from temporalio.client import Client, Plugin
+from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig, ClientConnectConfig
+from temporalio.plugin import SimplePlugin
 from temporalio.runtime import (
     LoggingConfig,
     LoggingFormat,
@@ -49,8 +50,12 @@ _KEYWORD = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
 _runtime: Runtime | None = None
 
 
-def plugins() -> list[Plugin]:
-    """Plugins of every client, and so of its workers; give them to a `Replayer` too."""
+def plugins() -> list[SimplePlugin]:
+    """Plugins of every client, and so of its workers; give them to a `Replayer` too.
+
+    Raises:
+        ConfigError: this process already has a tracer provider of another kind.
+    """
     setup.ensure_provider()
     return [temporal_tracing.plugin()]
 
@@ -233,7 +238,7 @@ async def _register_attributes(client: Client) -> None:
     )
     try:
         known = await client.operator_service.list_search_attributes(
-            ListSearchAttributesRequest(namespace=client.namespace)
+            ListSearchAttributesRequest(namespace=client.namespace), retry=True
         )
         for name in SEARCH_ATTRIBUTES:
             if known.custom_attributes.get(name, _KEYWORD) != _KEYWORD:
@@ -244,7 +249,7 @@ async def _register_attributes(client: Client) -> None:
         missing = {name: _KEYWORD for name in SEARCH_ATTRIBUTES if name not in known.custom_attributes}
         if missing:
             await client.operator_service.add_search_attributes(
-                AddSearchAttributesRequest(namespace=client.namespace, search_attributes=missing)
+                AddSearchAttributesRequest(namespace=client.namespace, search_attributes=missing), retry=True
             )
     except RPCError as error:
         if error.status in (
@@ -273,4 +278,4 @@ async def _keep_for(client: Client, retention: timedelta) -> None:
         return
     change = UpdateNamespaceRequest(namespace=client.namespace)
     change.config.workflow_execution_retention_ttl.FromTimedelta(retention)
-    await client.workflow_service.update_namespace(change)
+    await client.workflow_service.update_namespace(change, retry=True)

@@ -27,7 +27,7 @@ from stayline.agent import Agent
 from stayline.errors import ConfigError
 from stayline.names import DEPLOYMENT_NAME, TASK_QUEUE
 from stayline.settings import Settings, TwilioCredentials
-from workflows.bridge import BridgeWorkflow
+from workflows.bridge import BridgeWorkflow, VersionedBridgeWorkflow
 from workflows.call import CallWorkflow
 
 THREADS: Final = 100
@@ -56,7 +56,7 @@ def build_worker(
     return Worker(
         client,
         task_queue=task_queue,
-        workflows=[CallWorkflow, BridgeWorkflow],
+        workflows=[CallWorkflow, VersionedBridgeWorkflow if settings.build_id else BridgeWorkflow],
         activities=[
             tools.run,
             policies.screen_call,
@@ -79,7 +79,7 @@ def build_worker(
 
 
 def _deployment(settings: Settings) -> WorkerDeploymentConfig | None:
-    """A call stays on the build that it began on. BridgeWorkflow overrides that: it outlives deploys."""
+    """A call stays on the build that it began on."""
     if not settings.build_id:
         return None
     return WorkerDeploymentConfig(

@@ -8,12 +8,13 @@ reach Temporal for a while, takes it up and nobody is told anything.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, TimeoutError, TimeoutType
+from temporalio.common import RetryPolicy, VersioningBehavior
+from temporalio.exceptions import ActivityError, ApplicationError, TimeoutError, TimeoutType
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
@@ -28,7 +29,12 @@ NO_LIMIT: Final = timedelta(days=3650)
 
 @workflow.defn(name=BRIDGE_WORKFLOW)
 class BridgeWorkflow:
-    """One bridge process's lease. Result: how many calls were told that the bridge is lost; 0 after a drain."""
+    """One bridge process's lease. Result: how many calls were told that the bridge is lost; 0 after a drain.
+
+    The bridge's activity `keep_lease` heartbeats with a `LeaseState` and returns when the bridge has drained. One
+    that must stop with calls left fails with an ApplicationError that has its LeaseState as first detail. A bridge
+    that lives on after its lease has ended (it was slow for too long) starts this workflow again.
+    """
 
     @workflow.run
     async def run(self, lease: LeaseInput) -> int:
@@ -66,13 +72,29 @@ class BridgeWorkflow:
         return sum(error is None for error in told)
 
 
+@workflow.defn(name=BRIDGE_WORKFLOW, versioning_behavior=VersioningBehavior.AUTO_UPGRADE)
+class VersionedBridgeWorkflow(BridgeWorkflow):
+    """The same, for versioned workers: a bridge may outlive many of their builds.
+
+    Elsewhere the server refuses workflow tasks that state a versioning behaviour.
+    """
+
+    @workflow.run
+    async def run(self, lease: LeaseInput) -> int:
+        return await super().run(lease)
+
+
 async def _tell_call(bridge_id: str, call_id: str) -> None:
     await workflow.get_external_workflow_handle(call_workflow_id(call_id)).signal("bridge_lost", bridge_id)
 
 
 def _last_calls(cause: BaseException | None) -> tuple[str, ...]:
-    """The calls named in the lease's last heartbeat."""
-    details = cause.last_heartbeat_details if isinstance(cause, TimeoutError) else ()
+    """The calls named in the lease's last heartbeat, or in the words with which the bridge gave it up."""
+    details: Sequence[Any] = ()
+    if isinstance(cause, TimeoutError):
+        details = cause.last_heartbeat_details
+    elif isinstance(cause, ApplicationError):
+        details = cause.details
     try:
         return LeaseState.model_validate(details[0]).calls if details else ()
     except ValidationError:

@@ -20,6 +20,9 @@ with workflow.unsafe.imports_passed_through():
 
 ATTEMPT_MARGIN: Final = timedelta(seconds=2)
 """The worker ends an attempt at `attempt_timeout` itself, so that its error is known; the server only later."""
+TOOL_WORKER_SILENT_FOR: Final = 10.0
+"""Seconds. A tool that does not heartbeat itself is heartbeaten for: a dead worker is known long before the
+attempt's time is over. Generous, since an asynchronous tool that blocks its worker also stops these."""
 BRIDGE_ANSWERS_WITHIN: Final = timedelta(seconds=5)
 FAREWELL_WITHIN: Final = timedelta(seconds=45)
 HANG_UP_WITHIN: Final = timedelta(minutes=10)
@@ -47,7 +50,7 @@ async def run_tool(spec: ToolSpec, invocation: ToolInvocation) -> ToolReturn:
         activity_id=invocation.tool_call_id,
         start_to_close_timeout=timedelta(seconds=spec.attempt_timeout) + ATTEMPT_MARGIN,
         schedule_to_close_timeout=timedelta(seconds=max(spec.total_timeout, 0.001)),
-        heartbeat_timeout=timedelta(seconds=spec.heartbeat_timeout) if spec.heartbeat_timeout else None,
+        heartbeat_timeout=timedelta(seconds=spec.heartbeat_timeout or TOOL_WORKER_SILENT_FOR),
         retry_policy=RetryPolicy(
             initial_interval=timedelta(seconds=spec.backoff),
             maximum_interval=timedelta(seconds=max(60.0, spec.backoff)),

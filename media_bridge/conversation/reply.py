@@ -80,7 +80,7 @@ async def stream_reply(
                             call = call.model_copy(update={"id": f"{call.id}-{grant.session}-{reply}"})
                         used.add(call.id)
                         yield ev.ReplyTool(reply, call, malformed is not None)
-                    case LlmUsage():
+                    case LlmUsage() if event.input_tokens or event.output_tokens:
                         name, _, model = ref.partition("/")
                         yield Usage(
                             at=datetime.now(UTC),
@@ -90,6 +90,8 @@ async def stream_reply(
                             output_tokens=event.output_tokens,
                             cached_tokens=event.cached_tokens,
                         )
+                    case _:
+                        pass
             return
         except ProviderError as error:
             failed("llm", error)

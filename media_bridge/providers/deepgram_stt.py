@@ -188,7 +188,7 @@ class DeepgramStream:
             self._error = error
         except Exception as error:
             log.exception("deepgram stt: the adapter failed")
-            self._error = ProviderError("deepgram", f"the adapter failed ({error!r}).", retryable=True)
+            self._error = ProviderError("deepgram", f"the adapter failed ({type(error).__name__}).", retryable=True)
         finally:
             self._events.put_nowait(None)
 

@@ -118,7 +118,7 @@ class DeepgramVoice:
         except Exception as bug:
             log.exception("deepgram tts: the adapter failed")
             socket.transport.abort()
-            error = ProviderError("deepgram", f"the adapter failed ({bug!r}).", retryable=True)
+            error = ProviderError("deepgram", f"the adapter failed ({type(bug).__name__}).", retryable=True)
         self._watchdog.rest()
         self._alive = False
         while self._line:

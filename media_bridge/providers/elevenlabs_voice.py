@@ -173,7 +173,7 @@ class ElevenLabsVoice:
         except Exception as bug:
             log.exception("elevenlabs tts: the adapter failed")
             socket.transport.abort()
-            error = ProviderError("elevenlabs", f"the adapter failed ({bug!r}).", retryable=True)
+            error = ProviderError("elevenlabs", f"the adapter failed ({type(bug).__name__}).", retryable=True)
         self._watchdog.rest()
         self._alive, self._error = False, error
         for utterance in self._live.values():

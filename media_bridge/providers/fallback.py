@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from stayline.errors import ProviderError
 
@@ -16,12 +16,6 @@ T = TypeVar("T")
 
 Failed = Callable[[str, ProviderError], None]
 """Told of each failure: the role and the error."""
-
-
-class HasRef(Protocol):
-    """What a loaded provider has beside its role's protocol."""
-
-    ref: str  #: "provider/model"
 
 
 async def first_working(

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stayline.commands.terminal import EXIT_REFUSED, UsageError, out, print_json, run
 
 if TYPE_CHECKING:
-    from stayline.commands.calls_find import Calls
-    from stayline.commands.calls_listed import Filters
+    from temporalio.client import WorkflowHistory
+
     from stayline.messages import Command
     from stayline.settings import Settings
-
-T = TypeVar("T")
 
 calls_app = typer.Typer(
     help="See calls, steer them, replay them. CALL_ID may be the beginning of an id, or `last`.",
@@ -46,6 +42,7 @@ def list_(
 
     async def work(settings: Settings) -> None:
         from stayline.commands.calls_find import open_calls
+        from stayline.commands.calls_listed import read_filters
         from stayline.commands.calls_print import print_list
 
         filters = read_filters(
@@ -57,9 +54,9 @@ def list_(
                 print_json(listed)
             else:
                 print_list(out(), listed)
-            _tell_who_is_away(calls)
-            if len(calls.away) > 1:
-                raise calls.away[0]
+            # On standard error: the answer itself stays readable by programs.
+            for error in calls.away:
+                typer.echo(f"note: {error.message} Calls that only it knows are missing.", err=True)
 
     _run(work)
 
@@ -80,7 +77,8 @@ def show(call: CallId, as_json: Json = False) -> None:
                 print_call(
                     out(), found.record, source=SOURCES[found.source], retried=found.retried, ui_url=found.ui_url
                 )
-            _tell_who_is_away(calls)
+            if calls.away and not found.record.final:
+                typer.echo(f"note: {calls.away[0].message} There may be a later record of this call.", err=True)
 
     _run(work)
 
@@ -94,9 +92,10 @@ def watch(call: CallId, as_json: Json = False) -> None:
         from stayline.commands.calls_watch import CallWatcher, LivePrinter, json_line
 
         async with open_calls(settings) as calls:
+            client = calls.client
             call_id = await calls.resolve(call, live=True)
             emit = json_line if as_json else LivePrinter(out())
-            await CallWatcher(calls.client, call_id, emit).run()
+            await CallWatcher(client, call_id, emit).run()
 
     _run(work)
 
@@ -164,10 +163,11 @@ def approve(
         from stayline.messages import Approve
 
         async with open_calls(settings) as calls:
+            client = calls.client
             call_id = await calls.resolve(call, live=True)
-            tool = tool_call or await waiting_tool(calls.client, call_id)
+            tool = tool_call or await waiting_tool(client, call_id)
             command = Approve(tool_call_id=tool, approved=not refuse, by=here(), why=why)
-            await steer(calls.client, call_id, command)
+            await steer(client, call_id, command)
             out().print(f"Call {call_id}: tool call {tool} is {'refused' if refuse else 'approved'}.")
 
     _run(work)
@@ -224,7 +224,7 @@ def export(
 # --- shared by the commands ------------------------------------------------------------------------------
 
 
-def _run(work: Any) -> None:
+def _run(work: Callable[[Settings], Awaitable[None]]) -> None:
     """Read the settings and run the command; every error that is meant for people ends it as such."""
 
     async def all_of_it() -> None:
@@ -240,23 +240,19 @@ async def _steer(settings: Settings, given: str, command: Command, told: str) ->
     from stayline.commands.calls_steer import steer
 
     async with open_calls(settings) as calls:
+        client = calls.client  # the database cannot steer a call: say first that Temporal is away
         call_id = await calls.resolve(given, live=True)
-        await steer(calls.client, call_id, command)
+        await steer(client, call_id, command)
     out().print(f"Call {call_id} {told}.")
 
 
-async def _histories(settings: Settings, given: str) -> list[Any]:
+async def _histories(settings: Settings, given: str) -> list[WorkflowHistory]:
     from stayline.commands.calls_find import open_calls
     from stayline.commands.calls_replay import fetch_histories
 
     async with open_calls(settings) as calls:
-        return await fetch_histories(calls.client, await calls.resolve(given))
-
-
-def _tell_who_is_away(calls: Calls) -> None:
-    """What the answer may lack, on standard error: the answer itself stays readable by programs."""
-    for error in calls.away:
-        typer.echo(f"note: {error.message} What is shown comes from elsewhere and may lack calls.", err=True)
+        client = calls.client
+        return await fetch_histories(client, await calls.resolve(given))
 
 
 def _write(texts: Sequence[str], to: Path | None) -> None:
@@ -273,61 +269,3 @@ def _write(texts: Sequence[str], to: Path | None) -> None:
         except OSError as error:
             raise UsageError(f"{path} cannot be written: {error.strerror}.") from error
         typer.echo(f"Wrote {path}.", err=True)
-
-
-def read_filters(
-    *,
-    limit: int = 20,
-    live: bool = False,
-    agent: str | None = None,
-    outcome: str | None = None,
-    status: str | None = None,
-    since: str | None = None,
-    before: str | None = None,
-) -> Filters:
-    """The options of `calls list`, checked.
-
-    Raises:
-        UsageError: a value that does not exist, with those that do.
-    """
-    from stayline.commands.calls_listed import Filters
-    from stayline.timeline import CallOutcome, CallStatus
-
-    for name, given, known in (
-        ("outcome", outcome, get_args(CallOutcome)),
-        ("status", status, get_args(CallStatus)),
-    ):
-        if given is not None and given not in known:
-            raise UsageError(f"There is no {name} {given!r}.", fix=f"One of: {', '.join(known)}.")
-    return Filters.model_validate(
-        {
-            "limit": limit,
-            "live": live,
-            "agent": agent,
-            "outcome": outcome,
-            "status": status,
-            "since": None if since is None else moment(since),
-            "before": None if before is None else moment(before),
-        }
-    )
-
-
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-
-
-def moment(text: str, now: datetime | None = None) -> datetime:
-    """`2h` (ago), `2026-11-22`, `2026-11-22T09:41`; in this machine's time zone unless it says another.
-
-    Raises:
-        UsageError: it is neither.
-    """
-    given = text.strip()
-    if match := re.fullmatch(r"(\d{1,6})([smhdw])", given):
-        try:
-            return (now or datetime.now(UTC)) - timedelta(**{_UNITS[match.group(2)]: int(match.group(1))})
-        except OverflowError:
-            pass
-    try:
-        return datetime.fromisoformat(given).astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        raise UsageError(f"{text!r} is no time.", fix="Write 30m, 2h, 7d, or 2026-11-22T09:41.") from error

@@ -116,6 +116,8 @@ class Calls:
         if text == "last":
             return await self._newest(live)
         found = await self._ids_beginning_with(text)
+        if not found:
+            self._raise_if_all_away()
         if text in found:
             return text
         if len(found) == 1:
@@ -157,6 +159,7 @@ class Calls:
                 )
         if saved is not None:
             return FoundCall(record=saved, source="database", ui_url=url)
+        self._raise_if_all_away()
         raise UsageError(f"There is no call {call_id!r}{self._as_far_as_known()}.", fix=self._where_to_look())
 
     async def _saved(self, call_id: str) -> CallRecord | None:
@@ -228,6 +231,7 @@ class Calls:
         calls = {call.call_id: call for call in map(of_execution, closed)}
         if not filters.live:
             calls |= {call.call_id: of_summary(call) for call in await self._stored(filters)}
+        self._raise_if_all_away()
         for execution in running:
             call = of_execution(execution)
             known = calls.get(call.call_id)
@@ -277,13 +281,21 @@ class Calls:
             if client is None or not call.running:
                 return call
             try:
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(PATIENCE / 2):
                     handle = client.get_workflow_handle(ID_PREFIX + call.call_id)
                     return of_snapshot(await handle.query("snapshot", result_type=CallSnapshot))
             except (RPCError, TimeoutError, WorkflowQueryFailedError, WorkflowQueryRejectedError):
                 return call  # no worker answers for it; the list is still right
 
         return list(await asyncio.gather(*map(ask, calls)))
+
+    def _raise_if_all_away(self) -> None:
+        if self._client is None and self._open_store is None:
+            raise StaylineError(
+                "Neither Temporal nor the call records database can be reached.",
+                fix=" ".join(str(error) for error in self.away),
+                retryable=True,
+            )
 
     def _lose_temporal(self, error: StaylineError | RPCError | TimeoutError) -> None:
         self._client = None

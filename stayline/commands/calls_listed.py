@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+import re
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Literal, get_args
 
 from temporalio.client import WorkflowExecution, WorkflowExecutionStatus
 from temporalio.common import SearchAttributeKey
 
 from stayline.commands.calls_temporal import ID_PREFIX
+from stayline.commands.terminal import UsageError
 from stayline.models import Direction, Mode, Model
 from stayline.names import CALL_WORKFLOW, SA_AGENT, SA_DIRECTION, SA_MODE, SA_OUTCOME, SA_STATUS
 from stayline.timeline import CallOutcome, CallSnapshot, CallStatus
@@ -115,3 +117,61 @@ def overlay(known: ListedCall, live: ListedCall) -> ListedCall:
     """A running call of which the database has a provisional record: the workflow knows better."""
     said = {name: value for name, value in live.model_dump().items() if value is not None}
     return known.model_copy(update=said)
+
+
+# --- what a person asks for -----------------------------------------------------------------------------
+
+
+def read_filters(
+    *,
+    limit: int = 20,
+    live: bool = False,
+    agent: str | None = None,
+    outcome: str | None = None,
+    status: str | None = None,
+    since: str | None = None,
+    before: str | None = None,
+) -> Filters:
+    """The options of `calls list`, checked.
+
+    Raises:
+        UsageError: a value that does not exist, with those that do.
+    """
+    for name, given, known in (
+        ("outcome", outcome, get_args(CallOutcome)),
+        ("status", status, get_args(CallStatus)),
+    ):
+        if given is not None and given not in known:
+            raise UsageError(f"There is no {name} {given!r}.", fix=f"One of: {', '.join(known)}.")
+    return Filters.model_validate(
+        {
+            "limit": limit,
+            "live": live,
+            "agent": agent,
+            "outcome": outcome,
+            "status": status,
+            "since": None if since is None else moment(since),
+            "before": None if before is None else moment(before),
+        }
+    )
+
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def moment(text: str, now: datetime | None = None) -> datetime:
+    """`2h` (ago), `2026-11-22`, `2026-11-22T09:41`; in this machine's time zone unless it says another.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    given = text.strip()
+    if match := re.fullmatch(r"(\d{1,6})([smhdw])", given):
+        try:
+            return (now or datetime.now(UTC)) - timedelta(**{_UNITS[match.group(2)]: int(match.group(1))})
+        except OverflowError:
+            pass
+    try:
+        return datetime.fromisoformat(given).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise UsageError(f"{text!r} is no time.", fix="Write 30m, 2h, 7d, or 2026-11-22T09:41.") from error

@@ -10,8 +10,7 @@ from rich.text import Text
 
 from stayline.commands.calls_listed import ListedCall
 from stayline.commands.calls_replay import ReplayReport
-from stayline.commands.story import outcome_words
-from stayline.commands.terminal import clean, count, duration, now
+from stayline.commands.terminal import clean, count, now
 
 SHORT_ID = 12
 """Characters of an id in the list: enough to be unique, and accepted by every command."""
@@ -26,14 +25,15 @@ def print_list(console: Console, calls: Sequence[ListedCall]) -> None:
     table.add_column("CALL", no_wrap=True)
     table.add_column("BEGAN", no_wrap=True)
     table.add_column("FROM", no_wrap=True)
-    table.add_column("AGENT", overflow="ellipsis", no_wrap=True)
+    table.add_column("AGENT", overflow="ellipsis", no_wrap=True, min_width=5)
     table.add_column("LASTED", justify="right", no_wrap=True)
     table.add_column("TURNS", justify="right", no_wrap=True)
-    table.add_column("STATE", overflow="fold")
+    table.add_column("STATE", overflow="fold", min_width=11)
+    ids = short_ids([call.call_id for call in calls])
     for call in calls:
         table.add_row(
-            short_ids([c.call_id for c in calls])[call.call_id],
-            f"{call.started_at.astimezone():%b %d %H:%M:%S}",
+            ids[call.call_id],
+            f"{call.started_at.astimezone():%d %b %H:%M}",
             clean(call.from_number or "–"),
             clean(call.agent or "–"),
             _lasted(call),
@@ -52,9 +52,12 @@ def short_ids(ids: Sequence[str]) -> dict[str, str]:
 
 
 def _lasted(call: ListedCall) -> str:
-    if call.duration is not None:
-        return duration(call.duration)
-    return duration((now() - call.started_at).total_seconds()) if call.running else "–"
+    """`2:01`, `1:04:00`."""
+    if call.duration is None and not call.running:
+        return "–"
+    seconds = call.duration if call.duration is not None else (now() - call.started_at).total_seconds()
+    minutes, rest = divmod(round(max(0.0, seconds)), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
 
 
 def _state(call: ListedCall) -> Text:
@@ -62,12 +65,22 @@ def _state(call: ListedCall) -> Text:
         words = (call.status or "running").replace("_", " ")
         return Text(words, "bold yellow" if call.status == "wrapping_up" else "bold green")
     if call.closed_as:
-        return Text(f"{call.closed_as.replace('_', ' ')} in Temporal", "red")
+        return Text(call.closed_as.replace("_", " "), "red")
     bad = call.outcome in ("failed", "lost", "no_stream")
-    text = Text(outcome_words(call.outcome) or "ended", "red" if bad else "")
+    text = Text(_SHORT_OUTCOMES.get(call.outcome or "", (call.outcome or "ended").replace("_", " ")))
+    if bad:
+        text.stylize("red")
     if call.error_count:
-        text.append(f"  {count(call.error_count, 'error')}", "red")
+        text.append(f", {count(call.error_count, 'error')}", "red")
     return text
+
+
+_SHORT_OUTCOMES = {
+    "caller_hung_up": "hung up",
+    "duration_limit": "time limit",
+    "silence_limit": "silence",
+    "no_stream": "no stream",
+}
 
 
 def print_replay(console: Console, reports: Sequence[ReplayReport]) -> None:

@@ -31,7 +31,7 @@ _UPDATES: Final[dict[type[Command], str]] = {
     SayText: "say",
     Approve: "approve",
 }
-_LOOKS_LIKE_A_NUMBER: Final = re.compile(r"\+?[\d\s().\-/]+")
+_LOOKS_LIKE_A_NUMBER: Final = re.compile(r"[+\d\s().\-/]+")
 _E164: Final = re.compile(r"\+[1-9]\d{6,14}")
 
 

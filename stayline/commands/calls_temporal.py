@@ -6,7 +6,6 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.client import (
     WorkflowExecutionDescription,
     WorkflowHandle,
@@ -80,8 +79,8 @@ class PendingTool(Model):
     call_id: str  #: the tool call's id
     name: str
     failed: ToolAttempt
+    failed_at: datetime | None = None
     max_attempts: int = 0  #: 0: no limit
-    next_at: datetime | None = None
 
 
 def pending_tools(description: WorkflowExecutionDescription) -> list[PendingTool]:
@@ -93,14 +92,17 @@ def pending_tools(description: WorkflowExecutionDescription) -> list[PendingTool
     for activity in description.raw_description.pending_activities:
         if not activity.HasField("last_failure"):
             continue
-        waiting = activity.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
         found.append(
             PendingTool(
                 call_id=activity.activity_id,
                 name=activity.activity_type.name,
                 failed=ToolAttempt(number=activity.attempt - 1, error=activity.last_failure.message or "failed"),
+                failed_at=(
+                    activity.last_attempt_complete_time.ToDatetime(UTC)
+                    if activity.HasField("last_attempt_complete_time")
+                    else None
+                ),
                 max_attempts=activity.maximum_attempts,
-                next_at=activity.scheduled_time.ToDatetime(UTC) if waiting else None,
             )
         )
     return found

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 from temporalio.client import (
     Client,
+    WorkflowExecutionDescription,
     WorkflowExecutionStatus,
     WorkflowHandle,
     WorkflowQueryFailedError,
@@ -23,12 +24,12 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from stayline.commands.calls_temporal import NO_WORKER, PendingTool, no_worker, pending_tools, temporal_away
 from stayline.commands.show import Row, header
-from stayline.commands.story import Line, attempt_line, tell, tool_outcome
+from stayline.commands.story import Line, attempt_line, tell, tool_outcome, waiting_line
 from stayline.commands.terminal import UsageError, offset
 from stayline.errors import StaylineError
-from stayline.models import ToolAttempt
+from stayline.models import ToolAttempt, ToolCall
 from stayline.names import call_workflow_id
-from stayline.timeline import CallEnded, CallSnapshot, TimelineEntry, ToolSettled
+from stayline.timeline import CallEnded, CallSnapshot, TimelineEntry, ToolCalled, ToolSettled
 
 REQUEST_PATIENCE: Final = 3.0
 """Seconds for one request, the SDK's retries included; then the reader is told that Temporal is away."""
@@ -58,6 +59,13 @@ class AttemptFailed:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class WaitsForApproval:
+    """A tool call waits for a person. The timeline will have their word."""
+
+    call: ToolCall
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Lost:
     """Temporal or the call's worker is away. The call itself goes on; so does the watching."""
 
@@ -76,7 +84,7 @@ class Ended:
     snapshot: CallSnapshot | None
 
 
-WatchEvent = Began | Happened | AttemptFailed | Lost | Regained | Ended
+WatchEvent = Began | Happened | AttemptFailed | WaitsForApproval | Lost | Regained | Ended
 
 
 class CallWatcher:
@@ -107,7 +115,9 @@ class CallWatcher:
         self._patience = patience
         self._began: CallSnapshot | None = None
         self._next_index = 0
+        self._open_tools: set[str] = set()  #: called and not settled
         self._told_attempts: set[tuple[str, int]] = set()
+        self._told_waiting: set[str] = set()
         self._ended_at: float | None = None  #: loop time when `call_ended` was read
 
     async def run(self) -> CallSnapshot | None:
@@ -153,15 +163,16 @@ class CallWatcher:
         if self._began is None:
             self._began = await self._handle.query("snapshot", result_type=CallSnapshot)
             self._emit(Began(self._began))
-        for tool in pending_tools(description):
-            if (tool.call_id, tool.failed.number) not in self._told_attempts:
-                self._told_attempts.add((tool.call_id, tool.failed.number))
-                self._emit(AttemptFailed(tool))
         for entry in await self._handle.query("timeline", self._next_index, result_type=list[TimelineEntry]):
             self._next_index = entry.index + 1
-            if isinstance(entry.event, CallEnded):
-                self._ended_at = asyncio.get_running_loop().time()
+            self._note(entry)
             self._emit(Happened(entry))
+        # After the entries: a tool's call is told before its troubles, and one that has ended has none.
+        for tool in pending_tools(description):
+            if tool.call_id in self._open_tools and (tool.call_id, tool.failed.number) not in self._told_attempts:
+                self._told_attempts.add((tool.call_id, tool.failed.number))
+                self._emit(AttemptFailed(tool))
+        await self._tell_who_waits(description)
         if description.status not in (
             WorkflowExecutionStatus.RUNNING,
             WorkflowExecutionStatus.CONTINUED_AS_NEW,
@@ -170,6 +181,25 @@ class CallWatcher:
         # The workflow of an ended call stays while the database is away; nobody watches for that.
         lingered = self._ended_at is not None and asyncio.get_running_loop().time() - self._ended_at > LINGER
         return lingered and (await self._snapshot()).status == "ended"
+
+    def _note(self, entry: TimelineEntry) -> None:
+        match entry.event:
+            case ToolCalled(call=call):
+                self._open_tools.add(call.id)
+            case ToolSettled(outcome=outcome):
+                self._open_tools.discard(outcome.id)
+            case CallEnded():
+                self._ended_at = asyncio.get_running_loop().time()
+
+    async def _tell_who_waits(self, description: WorkflowExecutionDescription) -> None:
+        """An open tool without an activity may wait for a person; only the snapshot says so."""
+        active = {activity.activity_id for activity in description.raw_description.pending_activities}
+        if not self._open_tools - active - self._told_waiting:
+            return
+        for run in (await self._snapshot()).tools:
+            if run.waiting_approval and run.outcome is None and run.call.id not in self._told_waiting:
+                self._told_waiting.add(run.call.id)
+                self._emit(WaitsForApproval(run.call))
 
     async def _snapshot(self) -> CallSnapshot:
         return await self._handle.query("snapshot", result_type=CallSnapshot)  # type: ignore[no-any-return]
@@ -224,6 +254,8 @@ class LivePrinter:
                 self._happened(entry)
             case AttemptFailed(tool):
                 self._attempt_failed(tool)
+            case WaitsForApproval(call):
+                self._console.print(Row(waiting_line(call), ""))
             case Lost(why):
                 self.say("watch", Text(f"{why} The call goes on; waiting …", "yellow"))
             case Regained():
@@ -255,4 +287,5 @@ class LivePrinter:
         total = f" of {tool.max_attempts}" if tool.max_attempts else ""
         text = attempt_line(ToolAttempt(number=tool.failed.number, error=tool.failed.error))
         text.append(f"; attempt {tool.failed.number + 1}{total} follows", "dim")
-        self._console.print(Row(Line("tool", text), ""))
+        when = offset(tool.failed_at, self._start) if tool.failed_at and self._start else ""
+        self._console.print(Row(Line("tool", text), when))

@@ -28,7 +28,7 @@ from stayline.commands.terminal import clean, print_json
 from stayline.errors import StaylineError
 from stayline.lab.carrier import LabCarrier
 from stayline.lab.events import LabEvent
-from stayline.lab.place import CALLED, CALLER, LabResult, call_with_script
+from stayline.lab.place import LabResult, call_with_script
 from stayline.lab.script import load_script
 from stayline.names import call_workflow_id
 from stayline.settings import Settings
@@ -68,73 +68,85 @@ async def run_demo(settings: Settings, *, crash: bool, keep: bool, as_json: bool
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     console = Console(stderr=as_json, highlight=False)
     folder = demo_folder()
-    steps = load_script(folder / "caller.yaml")
-    account = LabAccount.of(settings.data_dir).model_copy(update={"rest_port": free_port()})
-    console.print("[bold]Stayline[/bold]: a durable phone call, on this machine only\n")
     live = _Live(console)
-    stack: LocalStack | None = None
-    port = free_port()
-    async with LabCarrier(
-        f"http://127.0.0.1:{port}",
-        account.account_sid,
-        account.auth_token,
-        rest_port=account.rest_port,
-        on_event=live.from_lab,
-    ) as carrier:
-        stack = LocalStack(
+    account = LabAccount.of(settings.data_dir).model_copy(update={"rest_port": free_port()})
+    listen = f"127.0.0.1:{free_port()}"
+    console.print("[bold]Stayline[/bold]: a durable phone call, on this machine only\n")
+    async with (
+        LabCarrier(
+            f"http://{listen}",
+            account.account_sid,
+            account.auth_token,
+            rest_port=account.rest_port,
+            on_event=live.from_lab,
+        ) as carrier,
+        LocalStack(
             settings,
             [f"{folder / 'agent.py'}:agent"],
             account,
             carrier.rest_url,
             bridges=2 if crash else 1,
-            listen_addr=f"127.0.0.1:{port}",
-        )
-        async with stack:
-            with _step(console, "Temporal's dev server"):
-                await stack.start_temporal()
-            names = "a worker and two bridges" if crash else "a worker and a bridge"
-            with _step(console, f"{names}, each a process of its own"):
-                await stack.start_worker()
-                await stack.start_bridges()
-                await stack.ready()
-            console.print("[dim]The caller now rings and speaks; nobody helps.[/dim]\n")
-            recording = settings.data_dir / "recordings" / "demo-caller.wav"
-            recording.parent.mkdir(parents=True, exist_ok=True)
-            calling = asyncio.create_task(
-                call_with_script(
-                    carrier, steps, from_number=CALLER, to_number=CALLED, recording=recording, max_seconds=MAX_SECONDS
-                )
-            )
-            try:
-                call_id = (await carrier.log.wait_for("call", timeout=60)).call_sid
-                watcher = CallWatcher(stack.client, call_id, live.from_call, appears_within=15)
-                watching = asyncio.create_task(watcher.run())
-                crashing = asyncio.create_task(_crash(stack, call_id, live)) if crash else None
-                result = await calling
-                snapshot = await watching
-            finally:
-                for task in (calling, *((crashing,) if crash and crashing else ())):
-                    task.cancel()
-            handle = stack.client.get_workflow_handle(call_workflow_id(call_id))
-            async with asyncio.timeout(30):
-                await handle.result()
-            record = await _record(stack.client, call_id)
-            _report(console, record, result)
-            link = ui_url(stack.client, call_workflow_id(call_id))
-            console.print(f"[bold]Temporal's UI[/bold]   {link}")
-            await _check_ui(stack)
-            if as_json:
-                print_json(record)
-            if keep:
-                console.print(
-                    f"\nEverything is left running. Temporal: {stack.dev_server.address}, bridge: {stack.url}.\n"
-                    f"Try: TEMPORAL_ADDRESS={stack.dev_server.address} {_command()} calls show last\n"
-                    "Ctrl-C stops it."
-                )
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.Event().wait()
-    good = snapshot is not None and snapshot.outcome in ("completed", "caller_hung_up") and result.script_done
-    return 0 if good else 1
+            listen_addr=listen,
+        ) as stack,
+    ):
+        await _start(console, stack)
+        console.print("[dim]The caller now rings and speaks; nobody helps.[/dim]\n")
+        result = await _place(stack, carrier, folder / "caller.yaml", live, crash=crash)
+        record = await _record(stack.client, result.call_sid)
+        _report(console, stack.client, record, result)
+        await _check_ui(stack)
+        if as_json:
+            print_json(record)
+        if keep:
+            await _keep(console, stack)
+    held = record.snapshot.outcome in ("completed", "caller_hung_up") and result.script_done
+    return 0 if held else 1
+
+
+async def _start(console: Console, stack: LocalStack) -> None:
+    with _step(console, "Temporal's dev server"):
+        await stack.start_temporal()
+    bridges = "a bridge" if stack.count == 1 else f"{stack.count} bridges"
+    with _step(console, f"a worker and {bridges}, each a process of its own"):
+        await stack.start_worker()
+        await stack.start_bridges()
+        await stack.ready()
+
+
+async def _place(stack: LocalStack, carrier: LabCarrier, script: Path, live: _Live, *, crash: bool) -> LabResult:
+    """Hold the call, showing it live, until its workflow has ended too."""
+    recording = stack.settings.data_dir / "recordings" / "demo-caller.wav"
+    recording.parent.mkdir(parents=True, exist_ok=True)
+    calling = asyncio.create_task(
+        call_with_script(carrier, load_script(script), recording=recording, max_seconds=MAX_SECONDS)
+    )
+    tasks: list[asyncio.Task[object]] = [calling]
+    try:
+        call_id = (await carrier.log.wait_for("call", timeout=60)).call_sid
+        watcher = CallWatcher(stack.client, call_id, live.from_call, appears_within=15)
+        watching = asyncio.create_task(watcher.run())
+        tasks.append(watching)
+        if crash:
+            tasks.append(asyncio.create_task(_crash(stack, call_id, live)))
+        result = await calling
+        await watching
+        async with asyncio.timeout(60):
+            await stack.client.get_workflow_handle(call_workflow_id(call_id)).result()
+        return result
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _keep(console: Console, stack: LocalStack) -> None:
+    console.print(
+        f"\nEverything is left running. Temporal: {stack.dev_server.address}, bridge: {stack.url}.\n"
+        f"Try: TEMPORAL_ADDRESS={stack.dev_server.address} .venv/bin/stayline calls show last\n"
+        f'     .venv/bin/stayline call --bridge {stack.url} --say "Where is my order?"\n'
+        "Ctrl-C stops it."
+    )
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.Event().wait()
 
 
 class _Live:
@@ -180,7 +192,7 @@ async def _record(client: Client, call_id: str) -> CallRecord:
     return CallRecord(snapshot=snapshot, timeline=tuple(timeline))
 
 
-def _report(console: Console, record: CallRecord, result: LabResult) -> None:
+def _report(console: Console, client: Client, record: CallRecord, result: LabResult) -> None:
     console.print()
     console.print(header(record.snapshot))
     console.print()
@@ -188,11 +200,14 @@ def _report(console: Console, record: CallRecord, result: LabResult) -> None:
     console.print()
     replies = ", ".join(f"{ms} ms" for ms in result.reply_ms) or "none"
     stops = ", ".join(f"{u.stop_ms} ms" for u in result.utterances if u.stop_ms is not None) or "none"
-    console.print(f"[bold]At the caller's ear[/bold]   replies after {replies}; interrupted agent silent after {stops}")
-    console.print(f"[bold]Recording[/bold]       {result.recording} (caller left, agent right)")
+    rows = [("At the caller's ear", f"replies after {replies}; interrupted agent silent after {stops}")]
+    rows.append(("Recording", f"{result.recording} (caller left, agent right)"))
     for entry in record.timeline:
         if isinstance(entry.event, SessionClosed) and entry.event.recording:
-            console.print(f"                {entry.event.recording} (the bridge's, session {entry.event.session})")
+            rows.append(("", f"{entry.event.recording} (the bridge's own, session {entry.event.session})"))
+    rows.append(("Temporal's UI", ui_url(client, call_workflow_id(record.snapshot.call.call_id))))
+    for name, text in rows:
+        console.print(Text.assemble((f"{name:<21}", "bold"), text), soft_wrap=True)
 
 
 async def _check_ui(stack: LocalStack) -> None:
@@ -218,7 +233,3 @@ def _step(console: Console, what: str) -> Iterator[None]:
     with console.status(f"Starting {what} …"):
         yield
     console.print(f"[green]✓[/green] {what} [dim]({time.monotonic() - begun:.1f} s)[/dim]")
-
-
-def _command() -> str:
-    return ".venv/bin/stayline"

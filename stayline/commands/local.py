@@ -70,7 +70,7 @@ class LocalStack:
         self.url = f"http://{listen_addr or f'127.0.0.1:{free_port()}'}"
         self.dev_server = DevServer(settings)
         self._agents = [argument for agent in agents for argument in ("--agent", agent)]
-        self._count = bridges
+        self.count = bridges
         self._extra = extra or {}
         self._account = account
         self._rest_url = rest_url
@@ -99,7 +99,7 @@ class LocalStack:
         self._stack.push_async_callback(self.worker.stop)
 
     async def start_bridges(self) -> None:
-        for number in range(1, self._count + 1):
+        for number in range(1, self.count + 1):
             await self.start_bridge(f"b{number}")
 
     async def start_bridge(self, name: str) -> Child:

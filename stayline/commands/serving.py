@@ -11,7 +11,7 @@ import structlog
 from activities.records import RecordActivities
 from stayline import logs, telemetry
 from stayline.agent import Agent, load_agents
-from stayline.checks import check_agent, check_settings, refuse_if_wrong
+from stayline.checks import Problem, check_agent, check_settings, refuse_if_wrong
 from stayline.errors import ConfigError
 from stayline.settings import Settings, TwilioCredentials
 from stayline.temporal import connect, prepare_namespace
@@ -44,10 +44,7 @@ async def serve(settings: Settings, references: Sequence[str]) -> None:
     telemetry.configure(settings, "bridge")
     twilio = TwilioCredentials()
     agents = agents_of(settings, references)
-    problems = check_settings(settings, twilio)
-    for agent in agents.values():
-        problems += check_agent(agent.spec())
-    refuse_if_wrong(problems)
+    _check([*check_settings(settings, twilio), *(p for a in agents.values() for p in check_agent(a.spec()))])
     client = await connect(settings, patience=TEMPORAL_PATIENCE)
     bridge = Bridge(settings, twilio, agents, client)
     stop = _stop_signal()
@@ -68,6 +65,7 @@ async def work(settings: Settings, references: Sequence[str]) -> None:
     logs.configure_logging(settings, "worker")
     telemetry.configure(settings, "worker")
     agents = agents_of(settings, references)
+    _check([p for agent in agents.values() for p in check_agent(agent.spec(), providers=False)])
     twilio = TwilioCredentials()
     if not twilio.account_sid or not twilio.auth_token.get_secret_value():
         raise ConfigError(
@@ -78,16 +76,26 @@ async def work(settings: Settings, references: Sequence[str]) -> None:
     client = await connect(settings, patience=TEMPORAL_PATIENCE)
     await prepare_namespace(client)
     stop = _stop_signal()
-    async with RecordActivities(settings.database) as records:
-        async with build_worker(client, agents, settings, [records.save_call]):
-            log.info("worker_started", agents=sorted(agents), build=settings.build_id or None)
-            if settings.build_id and settings.promote_build:
-                await promote_build(client, settings)
-            await stop.wait()
-            log.info("worker_stopping")
+    async with (
+        RecordActivities(settings.database) as records,
+        build_worker(client, agents, settings, [records.save_call]),
+    ):
+        log.info("worker_started", agents=sorted(agents), build=settings.build_id or None)
+        if settings.build_id and settings.promote_build:
+            await promote_build(client, settings)
+        await stop.wait()
+        log.info("worker_stopping")
     if metrics is not None:
         metrics.close()
     telemetry.shutdown()
+
+
+def _check(problems: Sequence[Problem]) -> None:
+    """Say what is doubtful, refuse what is wrong."""
+    for problem in problems:
+        if problem.severity == "warning":
+            log.warning("check", problem=problem.message, fix=problem.fix or None)
+    refuse_if_wrong(problems)
 
 
 def _stop_signal() -> asyncio.Event:

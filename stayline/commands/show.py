@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stayline.commands.calls_temporal import PendingTool
-from stayline.commands.story import STYLES, Line, attempt_line, outcome_words, tell
+from stayline.commands.story import STYLES, Line, attempt_line, outcome_words, tell, waiting_line
 from stayline.commands.terminal import clean, clock, count, duration, offset
 from stayline.models import ToolAttempt, ToolRun
 from stayline.timeline import CallMetrics, CallRecord, CallSnapshot, SessionClosed, TimelineEntry
@@ -50,7 +50,7 @@ def print_call(
                 Row(_running_line(run, [tool.failed for tool in retried if tool.call_id == run.call.id]), "now")
             )
     console.print()
-    console.print(metrics_table(record.snapshot.metrics))
+    console.print(metrics_table(record.snapshot.metrics, wide=console.width >= 76))
     console.print()
     for text in _footer(record, source, ui_url):
         console.print(text, soft_wrap=True)
@@ -115,34 +115,36 @@ def _how_long(snapshot: CallSnapshot) -> str:
 
 
 def _running_line(run: ToolRun, failed: Iterable[ToolAttempt]) -> Line:
-    name = (clean(run.call.name), "yellow")
     if run.waiting_approval:
-        text = Text.assemble("⏸ ", name, f" waits for approval (tool call {clean(run.call.id)})")
-        return Line("tool", text)
-    return Line("tool", Text.assemble("… ", name, " is running"), [attempt_line(attempt) for attempt in failed])
+        return waiting_line(run.call)
+    text = Text.assemble("… ", (clean(run.call.name), "yellow"), " is running")
+    return Line("tool", text, [attempt_line(attempt) for attempt in failed])
 
 
-def metrics_table(metrics: CallMetrics) -> RenderableType:
-    """The metrics in two columns of pairs, so that they fit into 80 characters."""
-    pairs = [
+def metrics_table(metrics: CallMetrics, *, wide: bool = True) -> RenderableType:
+    """The metrics: counts on the left, latencies on the right; below each other where it is narrow."""
+    counts = [
         ("turns", f"{metrics.turn_count} (caller {metrics.user_turn_count}, agent {metrics.agent_turn_count})"),
-        ("latency, average", _milliseconds(metrics.avg_total_latency_ms)),
         ("interruptions", str(metrics.interruption_count)),
-        ("  end of turn", _milliseconds(metrics.avg_stt_latency_ms)),
         ("tool calls", f"{metrics.tool_call_count} ({count(metrics.tool_attempt_count, 'attempt')})"),
-        ("  model", _milliseconds(metrics.avg_llm_latency_ms)),
         ("sessions", str(metrics.session_count)),
-        ("  voice", _milliseconds(metrics.avg_tts_latency_ms)),
         ("errors", str(metrics.error_count)),
-        ("latency, worst", _milliseconds(metrics.max_total_latency_ms)),
         ("caller spoke", duration(metrics.user_speech_duration_ms / 1000)),
-        ("tokens in, out", f"{metrics.input_tokens}, {metrics.output_tokens}"),
         ("agent spoke", duration(metrics.agent_speech_duration_ms / 1000)),
-        ("", ""),
+    ]
+    times = [
+        ("first sound", f"{_milliseconds(metrics.avg_total_latency_ms)} on average"),
+        ("  end of turn", _milliseconds(metrics.avg_stt_latency_ms)),
+        ("  model", _milliseconds(metrics.avg_llm_latency_ms)),
+        ("  voice", _milliseconds(metrics.avg_tts_latency_ms)),
+        ("  worst", _milliseconds(metrics.max_total_latency_ms)),
+        ("tokens read", str(metrics.input_tokens)),
+        ("tokens written", str(metrics.output_tokens)),
     ]
     table = Table.grid(padding=(0, 2), pad_edge=False)
-    for left, right in zip(pairs[::2], pairs[1::2], strict=True):
-        table.add_row(Text(left[0], "dim"), left[1], Text(right[0], "dim"), right[1])
+    rows = [(*left, *right) for left, right in zip(counts, times, strict=True)] if wide else [*counts, *times]
+    for cells in rows:
+        table.add_row(*(Text(cell, "" if index % 2 else "dim") for index, cell in enumerate(cells)))
     return table
 
 

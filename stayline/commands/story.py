@@ -141,6 +141,12 @@ def shorten(text: str, limit: int = LONGEST_VALUE) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def waiting_line(call: ToolCall) -> Line:
+    """A tool that waits for a person, and what that person can do."""
+    text = Text.assemble("⏸ ", (clean(call.name), "yellow"), (" waits for approval", "bold"))
+    return Line("tool", text, [Text(f"tool call {clean(call.id)}; `stayline calls approve` releases it", "dim")])
+
+
 def _tool_called(event: ToolCalled) -> Line:
     remarks = [Text("asked again while it runs: joins that run", "dim")] if event.duplicate_of else []
     return Line("tool", tool_call(event.call), remarks)

@@ -12,6 +12,7 @@ import logging
 import re
 from collections.abc import Mapping
 
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Link, Status, StatusCode
 from opentelemetry.util.types import Attributes, AttributeValue
@@ -50,8 +51,15 @@ def clean_attributes(values: Attributes, *, ours: bool) -> dict[str, AttributeVa
     return clean
 
 
-def clean_span(span: ReadableSpan) -> ReadableSpan:
-    """A copy of an ended span without anything that people said or that says who they are."""
+def leaving(span: ReadableSpan, resource: Resource, *, pii: bool) -> ReadableSpan:
+    """An ended span as it may leave this process, which `resource` describes."""
+    if not pii:
+        span = _clean_span(span)
+    span._resource = resource  # the provider's is fixed before the process is configured
+    return span
+
+
+def _clean_span(span: ReadableSpan) -> ReadableSpan:
     scope = span.instrumentation_scope
     ours = scope is not None and scope.name.partition(".")[0] in _OUR_SCOPES
     return ReadableSpan(

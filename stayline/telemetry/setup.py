@@ -7,7 +7,7 @@ resource attributes) work as documented there.
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Thread
 from wsgiref.simple_server import WSGIServer
@@ -27,14 +27,13 @@ from temporalio.contrib.opentelemetry import ReplaySafeTracerProvider, create_tr
 from stayline.errors import ConfigError
 from stayline.settings import Settings
 from stayline.telemetry.instruments import metrics, views
-from stayline.telemetry.privacy import clean_span
+from stayline.telemetry.privacy import leaving
 
 PROMETHEUS_CONTENT_TYPE = CONTENT_TYPE_LATEST
-_FLUSH_MS = 3000
+_FLUSH_SECONDS = 3
 # Reading a call's state again and again would bury its trace; queries change nothing.
 _NOISE = ("QueryWorkflow:", "HandleQuery:")
 
-_log = logging.getLogger(__name__)
 _registry = CollectorRegistry()
 ProcessCollector(registry=_registry)
 
@@ -44,13 +43,14 @@ class Outlet(SpanProcessor):
 
     def __init__(self) -> None:
         self._processors: tuple[SpanProcessor, ...] = ()
+        self._resource = Resource.get_empty()
         self._pii = False
 
-    def point(self, processors: tuple[SpanProcessor, ...], *, pii: bool) -> None:
-        former, self._processors, self._pii = self._processors, processors, pii
+    def point(self, processors: tuple[SpanProcessor, ...], resource: Resource, *, pii: bool) -> None:
+        former, self._processors = self._processors, processors
+        self._resource, self._pii = resource, pii
         for processor in former:
-            processor.force_flush(_FLUSH_MS)
-            processor.shutdown()
+            _within(_FLUSH_SECONDS, processor.shutdown)  # sends what is left first
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Nothing: exporters see ended spans only."""
@@ -58,15 +58,15 @@ class Outlet(SpanProcessor):
     def on_end(self, span: ReadableSpan) -> None:
         if not self._processors or span.name.startswith(_NOISE):
             return
-        leaving = span if self._pii else clean_span(span)
+        clean = leaving(span, self._resource, pii=self._pii)
         for processor in self._processors:
-            processor.on_end(leaving)
+            processor.on_end(clean)
 
     def shutdown(self) -> None:
-        self.point((), pii=False)
+        self.point((), Resource.get_empty(), pii=False)
 
-    def force_flush(self, timeout_millis: int = _FLUSH_MS) -> bool:
-        flushed = [processor.force_flush(timeout_millis) for processor in self._processors]
+    def force_flush(self, timeout_millis: int = 1000 * _FLUSH_SECONDS) -> bool:
+        flushed = [_within(timeout_millis / 1000, processor.force_flush) for processor in self._processors]
         return all(flushed)
 
 
@@ -98,7 +98,7 @@ def configure(settings: Settings, process: str, *, exporter: SpanExporter | None
         return
     shutdown()
     resource = _resource(process)
-    ensure_provider(resource)
+    ensure_provider()
     processors: list[SpanProcessor] = [SimpleSpanProcessor(exporter)] if exporter else []
     readers: list[MetricReader] = [PrometheusMetricReader(registry=_registry, scope_info_enabled=False)]
     if settings.otlp_endpoint:
@@ -109,13 +109,13 @@ def configure(settings: Settings, process: str, *, exporter: SpanExporter | None
 
         processors.append(BatchSpanProcessor(OTLPSpanExporter(f"{settings.otlp_endpoint}/v1/traces")))
         readers.append(PeriodicExportingMetricReader(OTLPMetricExporter(f"{settings.otlp_endpoint}/v1/metrics")))
-    _outlet.point(tuple(processors), pii=settings.telemetry_pii)
-    _meter_provider = MeterProvider(readers, resource, views=views())
+    _outlet.point(tuple(processors), resource, pii=settings.telemetry_pii)
+    _meter_provider = MeterProvider(readers, resource, views=views(), shutdown_on_exit=False)
     metrics.bind(_meter_provider.get_meter("stayline"))
     _configured = wanted
 
 
-def ensure_provider(resource: Resource | None = None) -> ReplaySafeTracerProvider:
+def ensure_provider() -> ReplaySafeTracerProvider:
     """The global tracer provider, which Temporal requires to be replay-safe; made on first use.
 
     Raises:
@@ -123,7 +123,7 @@ def ensure_provider(resource: Resource | None = None) -> ReplaySafeTracerProvide
     """
     present = trace.get_tracer_provider()
     if isinstance(present, trace.ProxyTracerProvider):
-        present = create_tracer_provider(resource=resource or _resource("process"))
+        present = create_tracer_provider(shutdown_on_exit=False)
         present.add_span_processor(_outlet)
         trace.set_tracer_provider(present)
     if not isinstance(present, ReplaySafeTracerProvider):
@@ -136,11 +136,14 @@ def ensure_provider(resource: Resource | None = None) -> ReplaySafeTracerProvide
 
 
 def shutdown() -> None:
-    """Send what is left, for a few seconds at most, and stop. `configure` may follow."""
+    """Send what is left and stop; `configure` may follow. Every process calls it before it ends.
+
+    Blocks for a few seconds where a collector is away: call it when the calls are over, or in a thread.
+    """
     global _configured, _meter_provider
     _outlet.shutdown()
     if _meter_provider is not None:
-        _meter_provider.shutdown(_FLUSH_MS)
+        _within(_FLUSH_SECONDS, _meter_provider.shutdown)
         _meter_provider = None
     _configured = None
 
@@ -189,6 +192,14 @@ def serve_metrics(addr: str) -> MetricsServer:
             f"Metrics cannot be served on {addr}: {error.strerror}.", fix="Change STAYLINE_METRICS_ADDR."
         ) from error
     return MetricsServer(server, thread)
+
+
+def _within(seconds: float, work: Callable[[], object]) -> bool:
+    """Wait so long for an exporter and no longer: with its collector away it would hold up an exit for 30 s."""
+    thread = Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return not thread.is_alive()
 
 
 def _resource(process: str) -> Resource:

@@ -15,6 +15,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import temporalio.client
 from temporalio import workflow
 from temporalio.api.common.v1 import Payload
 from temporalio.contrib.opentelemetry import OpenTelemetryInterceptor
@@ -41,8 +42,12 @@ def plugin() -> SimplePlugin:
     )
 
 
-class JoinCallTrace(Interceptor):
-    """Lets signals and updates from elsewhere appear in the trace of the workflow that handles them."""
+class JoinCallTrace(temporalio.client.Interceptor, Interceptor):
+    """Lets signals and updates from elsewhere appear in the trace of the workflow that handles them.
+
+    It does nothing in a client. It is a client's interceptor too because workers put those before their own, and
+    this one must come before OpenTelemetry's.
+    """
 
     def workflow_interceptor_class(
         self, input: WorkflowInterceptorClassInput

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -37,22 +38,28 @@ async def test_one_trace_covers_bridge_workflow_and_activities(
             **os.environ,
             "TEMPORAL_ADDRESS": address,
             "STAYLINE_OTLP_ENDPOINT": collector.origin,
-            "STAYLINE_LOG_LEVEL": "error",
+            "STAYLINE_LOG_FORMAT": "json",
         }
         worker = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.stayline.traced_worker", queue, cwd=ROOT, env=environment
+            sys.executable,
+            "-m",
+            "tests.stayline.traced_worker",
+            queue,
+            cwd=ROOT,
+            env=environment,
+            stderr=asyncio.subprocess.PIPE,
         )
         try:
             traceparent = await _a_call(Settings(otlp_endpoint=collector.origin), address, queue, client)
             worker.send_signal(signal.SIGTERM)
-            assert await worker.wait() == 0
+            _, logged = await worker.communicate()
+            assert worker.returncode == 0, logged.decode()
         finally:
             await asyncio.to_thread(telemetry.shutdown)  # it waits for the collector, which this loop serves
             if worker.returncode is None:
                 worker.kill()
                 await worker.wait()
 
-    print([(s.name, s.trace_id.hex()[:4]) for _, s in collector.spans])
     assert {span.trace_id.hex() for _, span in collector.spans} == {traceparent.split("-")[1]}
     assert {service for service, _ in collector.spans} == {"stayline-bridge", "stayline-worker"}
     names = Counter(collector.names())
@@ -70,6 +77,17 @@ async def test_one_trace_covers_bridge_workflow_and_activities(
     assert [span.status.message for span in failed] == ["ValueError"]
     assert b"Mephisto" not in collector.raw
     assert NUMBER[1:].encode() not in collector.raw
+    _logs_name_the_call_but_no_number(logged)
+
+
+def _logs_name_the_call_but_no_number(logged: bytes) -> None:
+    """The SDK logs a failed attempt with its exception, whose message quotes the caller."""
+    assert NUMBER[1:].encode() not in logged
+    lines = [json.loads(line) for line in logged.splitlines() if line.startswith(b"{")]
+    failure = next(line for line in lines if line.get("activity_type") == "book")
+    assert failure["call_id"]
+    assert failure["attempt"] == 1
+    assert "ValueError" in failure["exception"]
 
 
 EXPECTED = {

@@ -118,9 +118,15 @@ async def house(
 
 
 @asynccontextmanager
-async def vendors(monkeypatch: Any, hears: Sequence[str], reply: Any) -> AsyncIterator[tuple[Any, Any, Any]]:
+async def vendors(
+    monkeypatch: Any, hears: Sequence[str], reply: Any, *, ms_per_char: float = 60
+) -> AsyncIterator[tuple[Any, Any, Any]]:
     """Deepgram, OpenAI and ElevenLabs as fakes, with their origins and keys in the environment."""
-    async with FakeDeepgram(hears=hears) as deepgram, FakeOpenAI(reply) as openai, FakeElevenLabs() as elevenlabs:
+    async with (
+        FakeDeepgram(hears=hears, ms_per_char=ms_per_char) as deepgram,
+        FakeOpenAI(reply) as openai,
+        FakeElevenLabs(ms_per_char=ms_per_char) as elevenlabs,
+    ):
         for name, fake, key in (
             ("DEEPGRAM", deepgram, deepgram.api_key),
             ("OPENAI", openai, openai.key),

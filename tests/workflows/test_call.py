@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 
 from temporalio.client import Client
@@ -9,6 +10,7 @@ from temporalio.client import Client
 from stayline import CallInfo, RejectCall
 from stayline.messages import EndCall, SayText, TransferCall
 from stayline.timeline import Dtmf, SessionClosed, TurnLatency
+from tests.conftest import SCRIPTS
 from tests.workflows.bench import agent, bench, refused, said, until, user
 from workflows.call import CallWorkflow
 
@@ -181,6 +183,29 @@ async def test_bad_signals_hurt_nobody(client: Client) -> None:
         await call.carrier("completed")
         await call.stream_ends()
         await call.result()
+
+
+async def test_temporals_own_cli_steers_a_call(client: Client) -> None:
+    async def cli(*arguments: str) -> None:
+        address = client.service_client.config.target_host
+        target = ("--address", address, "--workflow-id", call.handle.id)
+        process = await asyncio.create_subprocess_exec(
+            str(SCRIPTS / "temporal"), "workflow", "signal", *target, *arguments, stdout=asyncio.subprocess.DEVNULL
+        )
+        assert await process.wait() == 0
+
+    async with bench(client, agent()) as call:
+        await call.begin()
+        await cli("--name", "transfer", "--input", '{"to": "nonsense"}')
+        await cli("--name", "transfer", "--input", '"+15551234567"')
+        await call.status("transferring")
+        assert "nonsense" in (await call.event("error")).message
+        await cli("--name", "end")
+        await call.carrier("completed")
+        await call.stream_ends()
+        assert (await call.result()).outcome == "completed"
+        words = [(e.event.command, e.event.by) for e in await call.timeline("commanded")]  # type: ignore[union-attr]
+        assert words == [("transfer", "signal"), ("end", "signal")]
 
 
 async def test_commands_as_updates(client: Client) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import uuid
 from datetime import timedelta
 
 from temporalio import activity
 from temporalio.client import Client, WorkflowHandle
+from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker
 
 from stayline.messages import LeaseInput, LeaseState
@@ -74,10 +76,15 @@ class LivingBridge:
     async def keep_lease(self, lease: LeaseInput) -> None:
         self.taken += 1
         first = self.taken == 1
-        while not self.drained.is_set():
-            if not (first and self.stalls.is_set()):
-                activity.heartbeat(LeaseState(calls=self.calls))
-            await asyncio.sleep(0.05)
+        try:
+            while not self.drained.is_set():
+                if not (first and self.stalls.is_set()):
+                    activity.heartbeat(LeaseState(calls=self.calls))
+                await asyncio.sleep(0.05)
+        except asyncio.CancelledError:
+            if activity.is_worker_shutdown():
+                raise ApplicationError("stopped", LeaseState(calls=self.calls), type="BridgeStopped") from None
+            raise
 
 
 def worker(client: Client, bridge_id: str, bridge: LivingBridge) -> Worker:
@@ -109,7 +116,7 @@ async def test_a_bridge_that_only_stalled_is_not_lost(client: Client) -> None:
             bridge.stalls.set()
 
             async def taken_again() -> bool:
-                return bridge.taken == 2
+                return bridge.taken >= 2
 
             await until(taken_again)
             bridge.drained.set()
@@ -120,29 +127,50 @@ async def test_a_bridge_that_only_stalled_is_not_lost(client: Client) -> None:
         await call.result()
 
 
-async def test_a_dead_bridges_calls_are_told(client: Client) -> None:
+async def test_a_killed_bridges_calls_are_told(client: Client) -> None:
     async with bench(client, agent()) as call:
         await call.admit()
         bridge_id = uuid.uuid4().hex[:8]
         await call.open(bridge_id=bridge_id)
-        bridge = LivingBridge("CA-of-a-call-that-has-ended", call.call_id)
-        dying = worker(client, bridge_id, bridge)
-        run = asyncio.create_task(dying.run())
-        handle = await lease(client, call.queue, bridge_id)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "tests.workflows.lease_holder", client.service_client.config.target_host, bridge_id),
+            *("CA-of-a-call-that-has-ended", call.call_id),
+        )
+        try:
+            handle = await lease(client, call.queue, bridge_id)
 
-        async def taken() -> bool:
-            description = await handle.describe()
-            return any(a.last_heartbeat_time.seconds for a in description.raw_description.pending_activities)
+            async def held() -> bool:
+                pending = (await handle.describe()).raw_description.pending_activities
+                return any(a.last_heartbeat_time.seconds and a.heartbeat_details.payloads for a in pending)
 
-        await until(taken)
-        bridge.stalls.set()
-        stopping = asyncio.create_task(dying.shutdown())
+            await until(held)
+        finally:
+            process.kill()
+            await process.wait()
         async with asyncio.timeout(TIMEOUT):
             assert await handle.result() == 1
         await fetched(call)
-        bridge.drained.set()
-        await asyncio.gather(run, stopping)
-        closed = await call.event("session_closed")
-        assert closed.reason == "bridge_lost"
+        assert (await call.event("session_closed")).reason == "bridge_lost"
+        await call.carrier("completed")
+        await call.result()
+
+
+async def test_a_bridge_that_stops_without_draining_names_its_calls(client: Client) -> None:
+    async with bench(client, agent()) as call:
+        await call.admit()
+        bridge_id = uuid.uuid4().hex[:8]
+        await call.open(bridge_id=bridge_id)
+        bridge = LivingBridge(call.call_id)
+        handle = await lease(client, call.queue, bridge_id)
+        async with worker(client, bridge_id, bridge):
+
+            async def taken() -> bool:
+                return bridge.taken >= 1
+
+            await until(taken)
+        async with asyncio.timeout(TIMEOUT):
+            assert await handle.result() == 1
+        await fetched(call)
         await call.carrier("completed")
         await call.result()

@@ -6,6 +6,7 @@ Only the voice `heart` is inside the wheel; the engine would download any other,
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from pathlib import Path
 from typing import Any, Final
@@ -53,22 +54,22 @@ class HibariModel:
 
     def split(self, text: str) -> list[str]:
         """Sentences, by the engine's own rules ("Dr. Smith" is no end). Joined, they are the text."""
-        starts = [0]
-        end = 0
+        ends: list[int] = []
         for sentence in self._voice.split_sentences(text):
-            begin = text.find(sentence, end)
-            end = begin + len(sentence)
-            starts.append(begin)
-        starts = sorted({*starts[:1], *starts[2:]})
-        return [text[a:b] for a, b in zip(starts, [*starts[1:], len(text)], strict=True)] if text else []
+            begin = text.find(sentence, ends[-1] if ends else 0)
+            ends.append(begin + len(sentence))
+        cuts = [0, *ends[:-1], len(text)]  # the space between two sentences goes with the second
+        return [text[a:b] for a, b in itertools.pairwise(cuts)]
 
     def speak(self, text: str, speed: float) -> bytes:
         """A sentence or clause as 8 kHz μ-law, the same for the same text; empty if nothing in it is spoken."""
+        if not any(c.isalnum() for c in text):
+            return b""  # it would breathe at "..."
         with self._spelling:
             sounds = self._voice.phonemize(text)
         parts = [self._voice.from_phonemes(stretch, speed, 0) for stretch in sounds]
         if not parts:
-            return b""
+            return b""  # no word that it can say
         ending = text.rstrip(" \"')]\n")[-1:]
         trimmed = _trim(np.concatenate(parts), PAUSE_MS.get(ending, COMMA_MS))
         return mulaw.from_float(resample(trimmed * np.float32(GAIN), SAMPLE_RATE, mulaw.SAMPLE_RATE))

@@ -251,7 +251,8 @@ async def test_a_refused_connection(
     status: int | None,
     retryable: bool,
 ) -> None:
-    monkeypatch.setattr(vendor_socket, "OPEN_TIMEOUT", 0.1)
+    if fault.what == "hang":
+        monkeypatch.setattr(vendor_socket, "OPEN_TIMEOUT", 0.1)
     fake.misbehave(fault)
     with pytest.raises(ProviderError) as caught:
         await adapter(fake).connect(call_id="CA1")
@@ -291,7 +292,8 @@ async def test_a_wrong_key_or_voice_is_final(
 async def test_a_loss_in_mid_audio_is_told_and_the_next_utterance_has_a_new_connection(
     fake: FakeElevenLabs, monkeypatch: pytest.MonkeyPatch, fault: misbehaviour.Misbehaviour
 ) -> None:
-    monkeypatch.setattr(elevenlabs_voice, "STALL", 0.1)
+    if fault.what == "hang":
+        monkeypatch.setattr(elevenlabs_voice, "STALL", 0.5)
     fake.misbehave(fault)
     session = await adapter(fake).connect(call_id="CA1")
     utterance = await session.utterance()

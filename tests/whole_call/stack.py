@@ -1,0 +1,172 @@
+"""A whole Stayline as real processes, so that they can be killed: the test plays the vendors and the carrier."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from activities.records_db import CallStore
+from stayline.commands.local import LabAccount, LocalStack, free_port
+from stayline.commands.processes import Child
+from stayline.lab.call import Behaviour
+from stayline.lab.carrier import LabCarrier
+from stayline.names import call_workflow_id
+from stayline.settings import Settings
+from stayline.timeline import AgentTurn, CallRecord, CallSnapshot, TimelineEntry, UserTurn
+
+from tests.fakes.deepgram import FakeDeepgram
+from tests.fakes.elevenlabs import FakeElevenLabs
+from tests.fakes.llm import Call, Part, Say
+from tests.fakes.openai import FakeOpenAI
+from tests.whole_call import agents
+from tests.whole_call.puppet import Puppet
+
+AGENT = f"{agents.__file__}:agent"
+LONG = "This is a long answer. " * 12
+PATIENCE = 40.0
+
+
+def answer(body: dict[str, Any]) -> Sequence[Part]:
+    """What the model says: it repeats, except that it books when asked to, and can be asked for a long answer."""
+    last = body["input"][-1]
+    if last.get("type") == "function_call_output":
+        return [Say(f"Done: {last['output']}.")]
+    said = str(last["content"])
+    if said.startswith("book "):
+        return [Call("book", {"what": said.removeprefix("book ")})]
+    if said == "tell me everything":
+        return [Say(LONG)]
+    return [Say(f"You said {said}.")]
+
+
+class Stack:
+    """What a test needs of a running Stayline made of processes."""
+
+    def __init__(
+        self,
+        processes: LocalStack,
+        carrier: LabCarrier,
+        folder: Path,
+        deepgram: FakeDeepgram,
+        openai: FakeOpenAI,
+        elevenlabs: FakeElevenLabs,
+    ) -> None:
+        self.processes = processes
+        self.carrier = carrier
+        self.folder = folder
+        self.deepgram = deepgram
+        self.openai = openai
+        self.elevenlabs = elevenlabs
+        self._floor = asyncio.Lock()
+
+    def caller(self) -> Puppet:
+        return Puppet(self.deepgram, self._floor)
+
+    async def bridge(self, name: str) -> Child:
+        """Start one more bridge and wait until it takes calls."""
+        child = await self.processes.start_bridge(name)
+        await logged(child, "bridge_started")
+        return child
+
+    async def snapshot(self, call_id: str) -> CallSnapshot:
+        handle = self.processes.client.get_workflow_handle(call_workflow_id(call_id))
+        return await handle.query("snapshot", result_type=CallSnapshot)
+
+    async def timeline(self, call_id: str) -> list[TimelineEntry]:
+        handle = self.processes.client.get_workflow_handle(call_workflow_id(call_id))
+        return await handle.query("timeline", 0, result_type=list[TimelineEntry])
+
+    async def until(self, call_id: str, kind: str, count: int = 1) -> None:
+        """Wait until the timeline holds so many events of a type."""
+        async with asyncio.timeout(PATIENCE):
+            while sum(e.event.type == kind for e in await self.timeline(call_id)) < count:
+                await asyncio.sleep(0.1)
+
+    async def record(self, call_id: str) -> CallRecord:
+        """The call's record in the database, once its workflow has ended."""
+        async with asyncio.timeout(PATIENCE):
+            await self.processes.client.get_workflow_handle(call_workflow_id(call_id)).result()
+        async with CallStore(self.processes.settings.database) as store:
+            record = await store.get_call(call_id)
+        assert record is not None
+        assert record.final
+        return record
+
+    def booked(self, call_id: str) -> list[str]:
+        """The keys of the bookings that this call made."""
+        file = agents.effects(self.folder)
+        keys = file.read_text().split() if file.exists() else []
+        return [key for key in keys if call_id in key]
+
+
+def turns(record: CallRecord) -> list[tuple[str, str]]:
+    """Who said what, in order; asides (cut off, one moment) left out."""
+    return [
+        ("caller" if isinstance(entry.event, UserTurn) else "agent", entry.event.text)
+        for entry in record.timeline
+        if isinstance(entry.event, UserTurn)
+        or (isinstance(entry.event, AgentTurn) and entry.event.source in ("greeting", "reply", "goodbye"))
+    ]
+
+
+async def logged(child: Child, *words: str) -> None:
+    """Wait until one of these stands in the child's log."""
+    async with asyncio.timeout(90):
+        while not (child.log.exists() and any(word in child.log.read_text() for word in words)):
+            child.check()
+            await asyncio.sleep(0.1)
+
+
+async def exists(path: Path) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not path.exists():
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def stack(
+    folder: Path, *, bridges: int = 1, behaviour: Behaviour | None = None, **extra: str
+) -> AsyncIterator[Stack]:
+    """Start Temporal, a worker and bridges as processes that use the fakes of this process.
+
+    Args:
+        folder: for data and for what the tools leave.
+        extra: further environment of the processes.
+    """
+    settings = Settings(data_dir=folder, carrier="lab")
+    account = LabAccount.of(folder)
+    address = f"127.0.0.1:{free_port()}"
+    async with (
+        FakeDeepgram() as deepgram,
+        FakeOpenAI(answer) as openai,
+        FakeElevenLabs(ms_per_char=40) as elevenlabs,
+        LabCarrier(f"http://{address}", account.account_sid, account.auth_token, behaviour=behaviour) as carrier,
+    ):
+        environment = {
+            agents.FOLDER: str(folder),
+            "DEEPGRAM_BASE_URL": deepgram.url,
+            "DEEPGRAM_API_KEY": deepgram.api_key,
+            "OPENAI_BASE_URL": openai.url,
+            "OPENAI_API_KEY": openai.key,
+            "ELEVENLABS_BASE_URL": elevenlabs.url,
+            "ELEVENLABS_API_KEY": elevenlabs.api_key,
+            **extra,
+        }
+        processes = LocalStack(
+            settings,
+            [AGENT],
+            account,
+            carrier.rest_url,
+            bridges=bridges,
+            listen_addr=address,
+            extra=environment,
+        )
+        async with processes:
+            await processes.start_temporal()
+            await processes.start_worker()
+            await processes.start_bridges()
+            await processes.ready()
+            yield Stack(processes, carrier, folder, deepgram, openai, elevenlabs)

@@ -1,0 +1,131 @@
+"""Records the histories that `test_replay.py` replays: `python -m tests.workflows.record_histories`.
+
+Run it when a new kind of call should be guarded, never to make a failing replay pass: a call in progress during a
+deploy would fail in the same way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sysconfig
+from datetime import timedelta
+from pathlib import Path
+
+from temporalio.client import Client, WorkflowHandle
+from temporalio.common import SearchAttributeKey
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.testing import WorkflowEnvironment
+
+from stayline import CallInfo, RejectCall
+from stayline.names import SEARCH_ATTRIBUTES
+from tests.conftest import DEV_SERVER_FLAGS
+from tests.workflows.bench import agent, bench, said, until, user
+from tests.workflows.test_lost_bridge import LivingBridge, lease, worker
+from tests.workflows.test_tools import desk as tool_desk
+
+HISTORIES = Path(__file__).parents[1] / "histories"
+
+
+async def write(name: str, handle: WorkflowHandle[object, object], run_id: str | None = None) -> None:
+    client_handle = handle._client.get_workflow_handle(handle.id, run_id=run_id) if run_id else handle
+    history = await client_handle.fetch_history()
+    (HISTORIES / f"{name}.json").write_text(history.to_json() + "\n")
+    print(f"{name}: {len(history.events)} events")
+
+
+async def eventful_call(client: Client) -> None:
+    """Tools, approval, a lost bridge, a transfer that fails, words from people, a goodbye."""
+    async with bench(client, tool_desk) as call:
+        await call.begin()
+        await call.record(said("Hello, how can I help?"), user("Book me in"))
+        await call.tool("book", "c1", date="2026-12-01")
+        waiting = await call.start_tool("refund", "c2", amount=5)
+        await call.handle.signal("approve", "c2")
+        await waiting.result()
+        await call.handle.signal("say", "One moment.")
+        await call.handle.signal("say", {"nonsense": True})
+        await call.handle.signal("bridge_lost", call.bridge_id)
+
+        async def fetched() -> bool:
+            return bool(call.outside.redirected)
+
+        await until(fetched)
+        await call.next_step("t2")
+        await call.open("t2")
+        await call.tool("transfer_call", "c3", to="support")
+        await call.stream_ends("closed", session=2)
+        await call.next_step("t3")
+        await call.next_step("t3", dial_status="busy")
+        await call.open("t3")
+        await call.handle.signal("end")
+        await call.stream_ends("closed", session=3)
+        await call.carrier("completed")
+        await call.result()
+        await write("eventful_call", call.handle)
+
+
+async def rejected_call(client: Client) -> None:
+    desk = agent()
+
+    @desk.on_call
+    def policy(info: CallInfo) -> None:
+        raise RejectCall("We are closed.")
+
+    async with bench(client, desk) as call:
+        await call.admit()
+        await call.result()
+        await write("rejected_call", call.handle)
+
+
+async def continued_call(client: Client) -> None:
+    async with bench(client, agent()) as call:
+        await call.begin(history_limit=25)
+        first = (await call.handle.describe()).run_id
+        for n in range(10):
+            await call.record(user(f"question {n}"))
+
+        async def continued() -> bool:
+            return (await call.snapshot()).run_count == 2
+
+        await until(continued)
+        await call.hang_up()
+        await call.result()
+        await write("continued_call_first_run", call.handle, first)
+        await write("continued_call_second_run", call.handle, (await call.handle.describe()).run_id)
+
+
+async def lost_bridge(client: Client) -> None:
+    async with bench(client, agent()) as call:
+        await call.admit()
+        await call.open(bridge_id="lost")
+        handle = await lease(client, call.queue, "lost")
+        bridge = LivingBridge(call.call_id)
+        async with worker(client, "lost", bridge):
+
+            async def taken() -> bool:
+                return bridge.taken >= 1
+
+            await until(taken)
+        await handle.result()
+        await write("lost_bridge", handle)
+        await call.carrier("completed")
+        await call.result()
+
+
+async def main() -> None:
+    HISTORIES.mkdir(exist_ok=True)
+    async with await WorkflowEnvironment.start_local(
+        data_converter=pydantic_data_converter,
+        identity="recorder",
+        dev_server_existing_path=str(Path(sysconfig.get_path("scripts")) / "temporal"),
+        dev_server_log_level="error",
+        dev_server_extra_args=DEV_SERVER_FLAGS,
+        dev_server_startup_timeout=timedelta(seconds=60),
+        search_attributes=[SearchAttributeKey.for_keyword(name) for name in SEARCH_ATTRIBUTES],
+    ) as environment:
+        for record in (eventful_call, rejected_call, continued_call, lost_bridge):
+            await record(environment.client)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
