@@ -85,11 +85,15 @@ class CallWorkflow:
         except asyncio.CancelledError:  # `temporal workflow cancel`
             state.command_end(None, "temporal", "cancelled", workflow.now())
         except Exception as error:
-            workflow.logger.exception("the call failed")
-            state.note_error(workflow.now(), "workflow", type(error).__name__)
+            self._note_bug(error)
             state.end("failed", "workflow", workflow.now(), say=state.agent.apology_text)
         self._show()
-        await _see_through(self._let_go())
+        try:
+            await _see_through(self._let_go())
+        except Exception as error:
+            self._note_bug(error)
+        state.finish(workflow.now())
+        self._show()
         return await _see_through(self._write_down())
 
     # --- the call lives ----------------------------------------------------------------------------------
@@ -153,8 +157,6 @@ class CallWorkflow:
                     timeout_summary="last word of carrier and bridge",
                 )
         errands.stop()
-        state.finish(workflow.now())
-        self._show()
 
     # --- the call is written down ------------------------------------------------------------------------
 
@@ -389,6 +391,11 @@ class CallWorkflow:
         except Exception as error:
             self._state.note_error(workflow.now(), signal, f"input refused: {first_line(error)}")
         self._show()
+
+    def _note_bug(self, error: Exception) -> None:
+        """A fault of this very code costs the caller the call, but never the record."""
+        workflow.logger.exception("the call's workflow failed")
+        self._state.note_error(workflow.now(), "workflow", type(error).__name__)
 
     def _may_continue_as_new(self) -> bool:
         """The history is long and nothing is under way that a new run would not know of."""

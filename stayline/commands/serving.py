@@ -8,14 +8,12 @@ from collections.abc import Sequence
 
 import structlog
 
-from activities.records import RecordActivities
 from stayline import logs, telemetry
 from stayline.agent import Agent, load_agents
 from stayline.checks import Problem, check_agent, check_settings, refuse_if_wrong
 from stayline.errors import ConfigError
 from stayline.settings import Settings, TwilioCredentials
 from stayline.temporal import connect, prepare_namespace
-from stayline.worker import build_worker, promote_build
 
 log = structlog.get_logger(__name__)
 
@@ -62,6 +60,10 @@ async def work(settings: Settings, references: Sequence[str]) -> None:
     Raises:
         ConfigError: anything that would fail on a call.
     """
+    # Imported here, as the bridge is above: each process loads its own half only.
+    from activities.records import RecordActivities
+    from stayline.worker import build_worker, promote_build
+
     logs.configure_logging(settings, "worker")
     telemetry.configure(settings, "worker")
     agents = agents_of(settings, references)

@@ -112,6 +112,10 @@ class Puppet:
         await self.begin(words, ms)
         await self.until(lambda: not self._voice)
 
+    def falls_silent(self) -> None:
+        """Stop in mid-sentence."""
+        self._voice = b""
+
     def press(self, keys: str) -> None:
         self._keys += keys
 

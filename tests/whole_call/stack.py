@@ -170,3 +170,8 @@ async def stack(
             await processes.start_bridges()
             await processes.ready()
             yield Stack(processes, carrier, folder, deepgram, openai, elevenlabs)
+
+
+def story(record: CallRecord) -> str:
+    """The timeline as lines, for a reader of a failed test."""
+    return "\n".join(f"{e.session} {e.event.model_dump(exclude_defaults=True)}" for e in record.timeline)

@@ -227,8 +227,9 @@ class _Dialog:
 
     def _intent(self, words: Sequence[str]) -> tuple[str, Reaction] | None:
         """The intent that was heard best among those that may be said here."""
+        own = self._here.when if self._confirming is None else {}  # a "no" answers what is asked back
         best: tuple[float, str, Reaction] | None = None
-        for name, reaction in {**self._scenario.always, **self._here.when}.items():
+        for name, reaction in {**self._scenario.always, **own}.items():
             intent = self._scenario.intents[name]
             score = hearing.score(intent.words, words) / intent.needs
             if score >= 1 and (best is None or score > best[0]):

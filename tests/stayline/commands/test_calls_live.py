@@ -313,6 +313,7 @@ async def test_watching_tells_everything_once_and_ends_with_the_call(front: Desk
 async def test_watching_tells_of_retries_while_they_happen(client: Client, url: str) -> None:
     """The tool goes on only when the watcher has told of its failed attempt."""
     told = asyncio.Event()
+    failed = False
 
     @tool(retries=3, backoff=0.1)
     async def reserve() -> str:
@@ -324,7 +325,6 @@ async def test_watching_tells_of_retries_while_they_happen(client: Client, url: 
         await told.wait()
         return "reserved"
 
-    failed = False
     async with desk(client, url, reserve) as front:
         await front.bench.begin()
         heard = Listener()
