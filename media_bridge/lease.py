@@ -42,7 +42,11 @@ class BridgeActivities:
 
     @activity.defn
     async def keep_lease(self, lease: LeaseInput) -> None:
-        """Heartbeat with the calls held, until the bridge is drained."""
+        """Heartbeat with the calls held, until the bridge is drained.
+
+        Raises:
+            ApplicationError: the bridge stops with calls that it could not hand over; carries their ids.
+        """
         while not self.drained.is_set():
             activity.heartbeat(self._state())
             try:
@@ -50,6 +54,9 @@ class BridgeActivities:
                     await self.drained.wait()
             except TimeoutError:
                 continue
+        left = self._state()
+        if left.calls:
+            raise ApplicationError("The bridge stopped with calls left.", left, type="CallsLeft", non_retryable=True)
 
     @activity.defn
     async def speak(self, request: Speak) -> bool:

@@ -20,7 +20,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from stayline import telemetry
 from stayline.messages import Record
 from stayline.names import call_workflow_id
-from stayline.timeline import TimelineEvent, Usage
+from stayline.timeline import Interruption, TimelineEvent, Usage
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +45,7 @@ class RecordSender:
         self._waiting: deque[TimelineEvent] = deque()
         self._first_seq = 1  #: number of the first waiting event
         self._more = asyncio.Event()
+        self._sent = asyncio.Event()
 
     def put(self, event: TimelineEvent) -> None:
         self._waiting.append(event)
@@ -56,9 +57,19 @@ class RecordSender:
         while True:
             self._more.clear()
             await self._more.wait()
-            await asyncio.sleep(GATHER_SECONDS)
+            if self._waiting and isinstance(self._waiting[0], Interruption):
+                await asyncio.sleep(GATHER_SECONDS)
             while self._waiting:
                 await self._send_batch()
+
+    async def caught_up(self, timeout: float) -> None:
+        """Wait until what was put so far is sent, but no longer than `timeout` seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while self._waiting:
+                    self._sent.clear()
+                    self._more.set()
+                    await self._sent.wait()
 
     async def close(self, timeout: float) -> None:
         """Send what waits; what cannot be sent within `timeout` seconds stays in the spool."""
@@ -90,6 +101,7 @@ class RecordSender:
         telemetry.metrics.records_waiting(-len(events))
         if not self._waiting:
             self._spool.unlink(missing_ok=True)
+            self._sent.set()
 
     def _keep(self) -> None:
         """Write all waiting events to the spool; small and rare, so it is done in place."""

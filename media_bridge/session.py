@@ -31,7 +31,7 @@ from stayline.messages import Grant
 from stayline.models import AgentSpec
 from stayline.settings import Settings
 from stayline.telemetry import attributes as attr
-from stayline.timeline import AgentSource, SessionClosed, TimelineEvent
+from stayline.timeline import AgentSource, SessionClosed
 
 log = structlog.get_logger(__name__)
 
@@ -81,7 +81,12 @@ class Session:
         self._reason: CloseReason = "closed"
         self._link = CallLink(client, self.call_id)
         self._pipeline = TextPipeline(
-            grant, providers_for(grant.agent), self._link, self._send, self._record, time.monotonic
+            grant,
+            providers_for(grant.agent),
+            self._link,
+            self._send,
+            self._records,
+            time.monotonic,
         )
 
     async def run(self) -> None:
@@ -117,7 +122,7 @@ class Session:
         if self._recorder is not None:
             recording = str(self._recorder.path)
             self._recorder.close()
-        self._record(
+        self._records.put(
             SessionClosed(
                 at=datetime.now(UTC),
                 session=self.grant.session,
@@ -193,9 +198,6 @@ class Session:
                 await self._socket.send_str(await self._outbox.get())
         except ConnectionError:  # the reader notices the same and ends the session
             return
-
-    def _record(self, event: TimelineEvent) -> None:
-        self._records.put(event)
 
 
 class Backlog:

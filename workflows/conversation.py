@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 
 from stayline.models import (
@@ -11,14 +10,13 @@ from stayline.models import (
     Message,
     NoteMessage,
     ToolCall,
-    ToolMessage,
     ToolRun,
     UserMessage,
 )
 from stayline.timeline import (
+    ASIDES,
     AgentTurn,
     Dtmf,
-    SessionClosed,
     SessionOpened,
     TimelineEntry,
     ToolCalled,
@@ -26,8 +24,6 @@ from stayline.timeline import (
     UserTurn,
 )
 from workflows.state import transfer_note
-
-RESUMED_NOTE = "The line was cut for a moment; the caller is connected again."
 
 
 def conversation(timeline: Sequence[TimelineEntry], tools: dict[str, ToolRun], agent: AgentSpec) -> list[Message]:
@@ -42,7 +38,6 @@ def conversation(timeline: Sequence[TimelineEntry], tools: dict[str, ToolRun], a
     placed: set[str] = set()  #: tool calls
     told: set[int] = set()  #: indexes of agent turns
     digits = ""
-    cut = False
     for entry in entries:
         event = entry.event
         if digits and not isinstance(event, Dtmf):
@@ -52,6 +47,8 @@ def conversation(timeline: Sequence[TimelineEntry], tools: dict[str, ToolRun], a
             messages.append(UserMessage(text=event.text, confidence=event.confidence))
         elif isinstance(event, Dtmf):
             digits += event.digit
+        elif isinstance(event, AgentTurn) and event.source in ASIDES:
+            continue
         elif isinstance(event, AgentTurn) and entry.index not in told:
             told.add(entry.index)
             messages += _reply(event, event.tool_calls, tools, placed)
@@ -65,11 +62,6 @@ def conversation(timeline: Sequence[TimelineEntry], tools: dict[str, ToolRun], a
                 messages += _reply(None, (event.call.id,), tools, placed)
         elif isinstance(event, TransferSettled) and event.outcome in ("busy", "no_answer", "failed"):
             messages.append(NoteMessage(text=transfer_note(agent, event.to, event.outcome)))
-        elif isinstance(event, SessionClosed):
-            cut = event.reason in ("lost", "bridge_lost")
-        elif isinstance(event, SessionOpened) and event.resumed and cut:
-            cut = False
-            messages.append(NoteMessage(text=RESUMED_NOTE))
     if digits:
         messages.append(NoteMessage(text=f"The caller pressed {digits}."))
     return messages
@@ -87,22 +79,12 @@ def _reply(
             continue
         placed.add(id)
         calls.append(run.call)
-        results.append(_result(run))
+        results.append(run.outcome.message)
     text = turn.text if turn else ""
     if not text and not calls:
         return []
     interrupted = turn.interrupted if turn else False
     return [AgentMessage(text=text, tool_calls=tuple(calls), interrupted=interrupted), *results]
-
-
-def _result(run: ToolRun) -> ToolMessage:
-    outcome = run.outcome
-    assert outcome is not None
-    if outcome.status == "succeeded":
-        content = json.dumps(outcome.result, ensure_ascii=False)
-        return ToolMessage(tool_call_id=run.call.id, name=run.call.name, content=content)
-    error = outcome.error or outcome.status
-    return ToolMessage(tool_call_id=run.call.id, name=run.call.name, content=error, is_error=True)
 
 
 def _as_it_was_said(timeline: Sequence[TimelineEntry]) -> list[TimelineEntry]:

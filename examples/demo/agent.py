@@ -25,6 +25,9 @@ ORDERS = {
     "30518": {"item": "reading lamp", "shipped": "Monday", "arrives": "Wednesday"},
 }
 
+WAREHOUSE_SECONDS = 0.3  #: how long the simulated systems take to answer
+CARRIER_SECONDS = 1.0
+
 
 def deliveries_file() -> Path:
     """The carrier's book: one JSON line per changed delivery, so that effects can be counted."""
@@ -34,7 +37,7 @@ def deliveries_file() -> Path:
 @tool(retries=4, attempt_timeout=10, total_timeout=60, backoff=0.5, filler="Let me ask the warehouse.")
 async def lookup_order(number: str, context: ToolContext) -> dict[str, Any]:
     """Look up an order by its five-digit number."""
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(WAREHOUSE_SECONDS)
     if context.attempt <= 2:
         raise ToolError("The warehouse answered 503 Service Unavailable.", retryable=True)
     order = ORDERS.get(number)
@@ -44,7 +47,7 @@ async def lookup_order(number: str, context: ToolContext) -> dict[str, Any]:
 @tool(retries=3, attempt_timeout=10, total_timeout=60, filler="I'm changing that for you.")
 async def reschedule_delivery(number: str, day: str, context: ToolContext) -> dict[str, Any]:
     """Move the delivery of an order to another day."""
-    await asyncio.sleep(1.0)
+    await asyncio.sleep(CARRIER_SECONDS)
     book = deliveries_file()
     known = book.read_text(encoding="utf-8").splitlines() if book.exists() else []
     # A second request with the same key is the same change: an attempt may be lost after it took effect.

@@ -231,7 +231,7 @@ class Conversation:
         keys, self._keys = self._keys, ""
         if not keys or self._closing:
             return
-        self._history.add(NoteMessage(text=f"The caller pressed {keys}"))
+        self._history.add(NoteMessage(text=f"The caller pressed {keys}."))
         if self._speech and self._may_interrupt():
             self._interrupt()
         self._turn_end = (None, self._now)

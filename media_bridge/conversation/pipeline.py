@@ -24,11 +24,15 @@ from media_bridge.conversation.observer import SessionObserver
 from media_bridge.conversation.reply import ReplyFailure, stream_reply
 from media_bridge.conversation.voice import Voice
 from media_bridge.providers.loading import Providers
+from media_bridge.records import RecordSender
 from stayline.errors import ProviderError
 from stayline.messages import Grant
-from stayline.timeline import CallError, TimelineEvent
+from stayline.timeline import CallError
 
 log = structlog.get_logger(__name__)
+
+RECORD_PATIENCE = 0.25
+"""Seconds that a tool waits for the records before it; Temporal may be away, and the tool is asked for anyway."""
 
 
 class TextPipeline:
@@ -37,7 +41,7 @@ class TextPipeline:
     Args:
         grant: what the workflow gave.
         send: queues messages for the carrier; never blocks.
-        record: queues timeline events for the workflow; never blocks.
+        records: takes timeline events for the workflow; never blocks.
         clock: monotonic seconds.
     """
 
@@ -47,7 +51,7 @@ class TextPipeline:
         providers: Providers,
         link: CallLink,
         send: Callable[[list[out.Outbound]], None],
-        record: Callable[[TimelineEvent], None],
+        records: RecordSender,
         clock: Callable[[], float],
     ) -> None:
         self._grant = grant
@@ -55,7 +59,7 @@ class TextPipeline:
         self._providers = providers
         self._link = link
         self._send = send
-        self._record = record
+        self._records = records
         self._clock = clock
         self._t0 = clock()
         self._audio_t0: int | None = None  #: stream time of the first caller frame
@@ -190,7 +194,7 @@ class TextPipeline:
             case do.RunTool():
                 self._spawn(self._run_tool(command))
             case do.Record(event):
-                self._record(event)
+                self._records.put(event)
             case do.StartTimer(name, ms):
                 self._stop_timer(name)
                 loop = asyncio.get_running_loop()
@@ -219,7 +223,7 @@ class TextPipeline:
                 if isinstance(event, (ev.ReplyText, ev.ReplyTool)):
                     self.feed(event)
                 else:
-                    self._record(event)
+                    self._records.put(event)
         except ReplyFailure:
             self._replies.pop(reply, None)
             self.feed(ev.ReplyFailed(reply))
@@ -228,6 +232,8 @@ class TextPipeline:
             self.feed(ev.ReplyDone(reply))
 
     async def _run_tool(self, command: do.RunTool) -> None:
+        # The question stands in the record before the tool that it led to.
+        await self._records.caught_up(RECORD_PATIENCE)
         with self._observer.tool(command.call):
             outcome = await self._link.run_tool(self._grant.session, command.call)
         self.feed(ev.ToolDone(outcome))
@@ -265,7 +271,7 @@ class TextPipeline:
         log.warning("provider_failed", role=role, provider=error.provider, status=error.status)
         self._observer.failover(role, error)
         at = datetime.now(UTC)
-        self._record(
+        self._records.put(
             CallError(at=at, where=role, provider=error.provider, message=str(error), retryable=error.retryable)
         )
 

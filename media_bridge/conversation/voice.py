@@ -109,13 +109,7 @@ class Voice:
             tried += 1
             heard_audio = False
             try:
-                if self._session is None:
-                    provider, self._session = await first_working(
-                        "tts", self._providers, lambda p: p.connect(call_id=self._call_id), self._failed
-                    )
-                    self._providers.remove(provider)
-                    self._providers.insert(0, provider)
-                utterance = await self._session.utterance()
+                utterance = await (self._session or await self._connect()).utterance()
                 async for chunk in self._audio_of(utterance, job):
                     heard_audio = True
                     self._audio(job.id, chunk.audio, chunk.chars)
@@ -127,6 +121,15 @@ class Voice:
                 if heard_audio:
                     return
                 job.clauses = deque([job.said])
+
+    async def _connect(self) -> TtsSession:
+        provider, session = await first_working(
+            "tts", self._providers, lambda p: p.connect(call_id=self._call_id), self._failed
+        )
+        self._session = session
+        self._providers.remove(provider)
+        self._providers.insert(0, provider)
+        return session
 
     async def _leave(self) -> None:
         """Close the session of a failed provider and put that provider last."""

@@ -56,9 +56,7 @@ async def rest() -> AsyncIterator[Rest]:
 
 
 def carrier(origin: str, token: str = "secret") -> CarrierActivities:
-    return CarrierActivities(
-        TwilioCredentials(account_sid=ACCOUNT, auth_token=token, base_url=origin)  # type: ignore[arg-type]
-    )
+    return CarrierActivities(TwilioCredentials(account_sid=ACCOUNT, auth_token=token, base_url=origin))
 
 
 async def hang_up(origin: str, **settings: str) -> Any:

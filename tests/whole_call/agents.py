@@ -30,7 +30,7 @@ def permit(folder: Path) -> Path:
     return folder / "permit"
 
 
-@tool(retries=5, attempt_timeout=4, total_timeout=60, backoff=0.2, heartbeat_timeout=2)
+@tool(retries=5, attempt_timeout=60, total_timeout=120, backoff=0.2, heartbeat_timeout=2)
 async def book(what: str, context: ToolContext) -> str:
     """Book something. Like any good system, it knows a request that it has seen already by its key."""
     folder = Path(os.environ[FOLDER])

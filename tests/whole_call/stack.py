@@ -32,8 +32,12 @@ PATIENCE = 40.0
 def answer(body: dict[str, Any]) -> Sequence[Part]:
     """What the model says: it repeats, except that it books when asked to, and can be asked for a long answer."""
     last = body["input"][-1]
+    if last.get("role") == "developer":  # a note; what the caller said before it may still want an answer
+        last = body["input"][-2]
     if last.get("type") == "function_call_output":
         return [Say(f"Done: {last['output']}.")]
+    if last.get("role") != "user":
+        return [Say("Please go on.")]
     said = str(last["content"])
     if said.startswith("book "):
         return [Call("book", {"what": said.removeprefix("book ")})]
@@ -65,11 +69,28 @@ class Stack:
     def caller(self) -> Puppet:
         return Puppet(self.deepgram, self._floor)
 
-    async def bridge(self, name: str) -> Child:
+    @property
+    def alive(self) -> list[str]:
+        """The names of the bridges that run."""
+        return [name for name, child in self.processes.bridges.items() if child.pid]
+
+    async def bridge(self) -> str:
         """Start one more bridge and wait until it takes calls."""
-        child = await self.processes.start_bridge(name)
-        await logged(child, "bridge_started")
-        return child
+        name = f"b{len(self.processes.bridges) + 1}"
+        await logged(await self.processes.start_bridge(name), "bridge_started")
+        return name
+
+    async def kill_bridge(self, name: str) -> None:
+        child = self.processes.bridges[name]
+        child.kill()
+        await child.wait()
+
+    async def greeted(self) -> Puppet:
+        """A caller who has heard the greeting."""
+        caller = self.caller()
+        await caller.ring(self.carrier)
+        await caller.hears_out()
+        return caller
 
     async def snapshot(self, call_id: str) -> CallSnapshot:
         handle = self.processes.client.get_workflow_handle(call_workflow_id(call_id))
@@ -124,6 +145,13 @@ async def exists(path: Path) -> None:
     async with asyncio.timeout(PATIENCE):
         while not path.exists():
             await asyncio.sleep(0.02)
+
+
+async def contains(path: Path, *words: str) -> None:
+    """Wait until the file holds all of these."""
+    async with asyncio.timeout(PATIENCE):
+        while not (path.exists() and all(word in path.read_text() for word in words)):
+            await asyncio.sleep(0.05)
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ from stayline.timeline import (
     UserTurn,
 )
 from tests.workflows.bench import agent
-from workflows.conversation import RESUMED_NOTE, conversation
+from workflows.conversation import conversation
 
 SPEC = agent(transfers={"support": "+15551234567"}).spec()
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -37,7 +37,7 @@ def timeline(*events: tuple[int, TimelineEvent]) -> list[TimelineEntry]:
 
 def tool_run(id: str, result: object = None, status: str = "succeeded", error: str | None = None) -> ToolRun:
     call = ToolCall(id=id, name="look_up", arguments={"id": id})
-    outcome = ToolOutcome(id=id, name="look_up", status=status, result=result, error=error)  # type: ignore[arg-type]
+    outcome = ToolOutcome(id=id, name="look_up", status=status, result=result, error=error)
     return ToolRun(call=call, session=1, requested_at=NOW, outcome=None if status == "running" else outcome)
 
 
@@ -52,7 +52,7 @@ def test_a_reply_stands_with_the_tools_it_asked_for_though_it_was_recorded_after
         (1, UserTurn(at=at(1), text="Where is my order?")),
         (0, called(one)),
         (0, called(two)),
-        (0, ToolSettled(at=at(3), outcome=one.outcome)),  # type: ignore[arg-type]
+        (0, ToolSettled(at=at(3), outcome=one.outcome)),
         (1, AgentTurn(at=at(4), text="Let me look.", tool_calls=("a", "b"))),
         (1, AgentTurn(at=at(6), text="It is on its way.", interrupted=True)),
     )
@@ -100,6 +100,15 @@ def test_late_records_stand_where_they_were_said() -> None:
     assert [m.text for m in conversation(entries, {}, SPEC) if not isinstance(m, ToolMessage)] == [
         "first",
         "second, from the spool",
-        RESUMED_NOTE,
         "third, by a bridge whose clock is behind",
     ]
+
+
+def test_asides_are_heard_by_the_caller_but_are_no_part_of_the_conversation() -> None:
+    entries = timeline(
+        OPENED,
+        (1, UserTurn(at=at(1), text="where is my order")),
+        (1, AgentTurn(at=at(2), text="Let me check.", source="filler")),
+        (1, AgentTurn(at=at(3), text="Sorry, we got cut off for a second.", source="resume")),
+    )
+    assert [m.role for m in conversation(entries, {}, SPEC)] == ["user"]

@@ -7,14 +7,13 @@ twice it answers the same, on any bridge, so a call that was resumed goes on whe
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Sequence
 from typing import Any, Final
 
 from media_bridge.providers.offline import hearing
+from media_bridge.providers.offline.facts import Facts
 from media_bridge.providers.offline.scenario import Choice, Date, Digits, Name, Reaction, Scenario, State, YesNo
-from media_bridge.providers.offline.scenario_checks import PLACEHOLDER, RESULT
 from stayline.models import AgentMessage, Message, NoteMessage, ToolCall, ToolMessage, UserMessage
 
 _PRESSED: Final = re.compile(r"\bpressed ([0-9*#]+)")
@@ -77,8 +76,7 @@ class _Dialog:
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
         self._state = scenario.start
-        self._slots: dict[str, Any] = {}
-        self._result: dict[str, Any] = {}
+        self._facts = Facts(scenario)
         self._misses = 0
         self._confirming: _Confirming | None = None
         self._some_digits = ""
@@ -117,8 +115,10 @@ class _Dialog:
     def _agent_spoke(self, message: AgentMessage) -> None:
         """Only what is the reply, or the beginning of it, answers; people and limits make the agent speak too."""
         heard = message.text.split()
+        if heard:
+            self._last_text = message.text
         if heard and self._reply.text.split()[: len(heard)] == heard:
-            self._heard, self._cut = True, message.interrupted
+            self._heard, self._cut, self._last_text = True, message.interrupted, self._reply.text
         for call in message.tool_calls:
             if self._asked is not None and self._is_asked(call.id, call.name):
                 self._asked.issued = True
@@ -160,15 +160,14 @@ class _Dialog:
         outcome = "succeeded"
         if message.is_error:
             outcome = "unknown" if message.content.startswith("Unknown:") else "failed"
-        self._result = {"error": message.content} if message.is_error else _fields(message.content)
+        self._facts.tool_answered(message)
         if (target := self._branch(outcome)) is not None:
             self._enter(target)
 
     def _branch(self, outcome: str) -> str | None:
         for wanted in (outcome, "failed") if outcome == "unknown" else (outcome,):
             for branch in self._here.results:
-                fits = all(_said(self._result.get(k)) == _said(v) for k, v in branch.where.items())
-                if branch.outcome in (wanted, "any") and fits:
+                if branch.outcome in (wanted, "any") and self._facts.fit(branch.where):
                     return branch.goto
         return None
 
@@ -244,10 +243,10 @@ class _Dialog:
         value = self._value(name, text, words)
         if value is None:
             return False
-        self._slots[name] = value
+        self._facts.slots[name] = value
         self._some_digits = ""
         if self._here.confirm and (self._unsure or self._here.confirm_always):
-            self._confirming = _Confirming(self._filled(self._here.confirm))
+            self._confirming = _Confirming(self._facts.fill(self._here.confirm))
             self._reply.question = self._confirming.question
         else:
             self._slot_filled(words)
@@ -276,7 +275,7 @@ class _Dialog:
         assert confirming is not None
         if not yes:
             if confirming.goto is None and self._here.ask is not None:
-                del self._slots[self._here.ask]
+                del self._facts.slots[self._here.ask]
             self._miss()
         elif confirming.goto is not None:
             self._react(confirming.goto, [])
@@ -292,9 +291,9 @@ class _Dialog:
         elif self._confirming is not None:
             self._reply.question = f"{self._scenario.retry} {self._confirming.question}"
         elif self._here.retry is not None:
-            self._reply.question = self._filled(self._here.retry)
+            self._reply.question = self._facts.fill(self._here.retry)
         else:
-            self._reply.question = f"{self._filled(self._scenario.retry)} {self._question()}".strip()
+            self._reply.question = f"{self._facts.fill(self._scenario.retry)} {self._question()}".strip()
 
     # --- moving on ---
 
@@ -309,9 +308,11 @@ class _Dialog:
     def _react(self, reaction: Reaction, words: Sequence[str]) -> None:
         if reaction.repeat:
             self._reply.question = self._last_text
+            if not self._last_text:
+                self._miss()  # nothing was said yet
             return
         if reaction.say:
-            self._reply.news.append(self._filled(reaction.say))
+            self._reply.news.append(self._facts.fill(reaction.say))
         if reaction.goto is not None:
             self._enter(reaction.goto, words)
         else:
@@ -322,7 +323,7 @@ class _Dialog:
         assert here.ask is not None
         target = here.then
         if isinstance(target, dict):
-            value = self._slots[here.ask]
+            value = self._facts.slots[here.ask]
             target = target[{True: "yes", False: "no"}.get(value, value)]
         assert target is not None
         said = type(self._scenario.slots[here.ask])
@@ -344,24 +345,24 @@ class _Dialog:
                 self._listen(here, words, used)
                 return
             if here.call is not None:
-                self._ask_for(here, here.call, {k: self._argument(v) for k, v in here.arguments.items()})
-                self._result = {}
+                self._ask_for(here, here.call, self._facts.arguments(here.arguments))
+                self._facts.result = {}
                 return
             if here.transfer is not None:
                 self._ask_for(here, "transfer_call", {"to": here.transfer})
                 return
             if here.end:
-                goodbye = self._filled(here.say)
+                goodbye = self._facts.fill(here.say)
                 self._ask_for(here, "end_call", {"say": goodbye} if goodbye else {})
                 self._reply.question = ""  # the tool says it: it is said even if the bridge is lost meanwhile
                 return
             if here.say:
-                self._reply.news.append(self._filled(here.say))
+                self._reply.news.append(self._facts.fill(here.say))
             assert isinstance(here.then, str)
             name = here.then
 
     def _listen(self, here: State, words: Sequence[str], used: type | None) -> None:
-        if here.ask is not None and here.keep and here.ask in self._slots:
+        if here.ask is not None and here.keep and here.ask in self._facts.slots:
             self._slot_filled(words)
             return
         slot = self._scenario.slots[here.ask] if here.ask is not None else None
@@ -369,13 +370,13 @@ class _Dialog:
             if self._slot_heard(" ".join(words)):
                 return
             self._some_digits = ""
-        self._reply.question = self._filled(here.say)
+        self._reply.question = self._facts.fill(here.say)
 
     def _ask_for(self, here: State, tool: str, arguments: dict[str, Any]) -> None:
         self._calls += 1
         call = ToolCall(id=f"t{self._calls}-{tool}", name=tool, arguments=arguments)
         self._asked = _Asked(call)
-        self._reply.question = self._filled(here.say)
+        self._reply.question = self._facts.fill(here.say)
         self._reply.call = call
 
     def _is_asked(self, call_id: str, tool: str) -> bool:
@@ -384,8 +385,6 @@ class _Dialog:
 
     def _next_reply(self) -> None:
         """Something new wants an answer; news that nobody heard goes into it."""
-        if self._reply.text:
-            self._last_text = self._reply.text
         self._reply = _Reply(news=[] if self._heard else list(self._reply.news))
         self._heard = self._cut = False
 
@@ -393,43 +392,4 @@ class _Dialog:
         """What the caller is being asked."""
         if self._confirming is not None:
             return self._confirming.question
-        return self._filled(self._here.question) if self._here.listens else ""
-
-    # --- texts ---
-
-    def _filled(self, text: str) -> str:
-        return PLACEHOLDER.sub(lambda found: self._spoken(found.group(1)), text)
-
-    def _spoken(self, placeholder: str) -> str:
-        if placeholder.startswith(RESULT):
-            return _said(self._result.get(placeholder.removeprefix(RESULT)))
-        value = self._slots.get(placeholder)
-        if isinstance(self._scenario.slots[placeholder], Digits) and value:
-            return " ".join(value)  # digit by digit
-        return _said(value)
-
-    def _argument(self, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        whole = PLACEHOLDER.fullmatch(value)
-        if whole:
-            name = whole.group(1)
-            return self._result.get(name.removeprefix(RESULT)) if name.startswith(RESULT) else self._slots.get(name)
-        return PLACEHOLDER.sub(lambda found: _said(self._argument(found.group(0))), value)
-
-
-def _fields(content: str) -> dict[str, Any]:
-    """A tool's result as fields; one that is no object has none."""
-    try:
-        value = json.loads(content)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _said(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return str(value)
+        return self._facts.fill(self._here.question) if self._here.listens else ""

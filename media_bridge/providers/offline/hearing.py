@@ -6,6 +6,7 @@ are near enough, and words that sound like digits count as digits among digits.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
@@ -60,6 +61,7 @@ def words(text: str) -> list[str]:
     return _WORD.findall(_NOT_SPOKEN.sub("", text.lower()))
 
 
+@functools.lru_cache(maxsize=1 << 16)  # the same few words are looked for in every turn of every call
 def closeness(wanted: str, heard: str) -> float:
     """How well a heard word fits a stem: 1 if it begins with it, `NEAR` if it may be a slip, else 0."""
     if heard == wanted or (len(wanted) >= 3 and heard.startswith(wanted)):
@@ -71,7 +73,12 @@ def closeness(wanted: str, heard: str) -> float:
 
 def score(weights: Mapping[str, float], heard: Sequence[str]) -> float:
     """Sum of the weights of the stems and phrases that were heard, each as well as it fits."""
-    return sum(weight * _best(words(phrase), heard) for phrase, weight in weights.items())
+    return sum(weight * _best(_phrase(phrase), heard) for phrase, weight in weights.items())
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _phrase(written: str) -> tuple[str, ...]:
+    return tuple(words(written))
 
 
 def _best(phrase: Sequence[str], heard: Sequence[str]) -> float:
@@ -198,7 +205,7 @@ def yes_no(heard: Sequence[str]) -> bool | None:
 def choice(heard: Sequence[str], choices: Mapping[str, Sequence[str]]) -> str | None:
     """The choice whose name or other word was heard best; None when none was, or two equally well."""
     fits = {
-        name: max(_best(words(phrase), heard) for phrase in (name, *others)) for name, others in choices.items()
+        name: max(_best(_phrase(phrase), heard) for phrase in (name, *others)) for name, others in choices.items()
     }
     best = max(fits.values(), default=0.0)
     named = [name for name, fit in fits.items() if fit == best]

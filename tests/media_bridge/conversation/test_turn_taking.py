@@ -246,7 +246,7 @@ def test_keys_are_gathered_into_one_entry() -> None:
         talk.at(at, lambda d=digit: talk.feed(ev.KeyPressed(d)))
     talk.run(6000)
     assert [e.digit for e in talk.of(Dtmf)] == ["4", "2", "#"]
-    assert talk.requests[-1][-1] == NoteMessage(text="The caller pressed 42")
+    assert talk.requests[-1][-1] == NoteMessage(text="The caller pressed 42.")
 
 
 def test_a_failed_reply_is_apologised_for() -> None:

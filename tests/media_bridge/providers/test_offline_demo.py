@@ -1,11 +1,11 @@
-"""The demo's call, by ear: each of the caller's lines is spoken, heard through the phone line's codec, and must lead
-where the scenario means it to. Also the demo's tools."""
+"""The demo's call, by ear: each of the caller's lines is spoken, heard through the phone line's codec, and must
+lead where the scenario means it to. Also the demo's tools."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -31,13 +31,13 @@ SCENARIO = load_scenario(DEMO / "scenario.yaml")
 
 
 @pytest.fixture(scope="module")
-def demo() -> Iterator[ModuleType]:
+def demo() -> ModuleType:
     spec = importlib.util.spec_from_file_location("demo_agent", DEMO / "agent.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    yield module
+    return module
 
 
 def test_the_agent_has_the_tools_of_its_scenario(demo: ModuleType) -> None:
@@ -88,7 +88,7 @@ def _answer(messages: list[Message]) -> list[str]:
         "lookup_order": {"found": True, "item": "coffee grinder", "shipped": "Tuesday", "arrives": "Friday"},
         "reschedule_delivery": {"number": "74291", "day": "Saturday"},
     }
-    went = []
+    went: list[str] = []
     while True:
         due = decide(SCENARIO, messages)
         messages.append(AgentMessage(text=due.text, tool_calls=due.tool_calls))
@@ -104,9 +104,12 @@ def _answer(messages: list[Message]) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def book(demo: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The carrier's book; and nobody waits for warehouse or carrier."""
     path = tmp_path / "deliveries.jsonl"
     monkeypatch.setenv("DEMO_DELIVERIES", str(path))
+    monkeypatch.setattr(demo, "WAREHOUSE_SECONDS", 0)
+    monkeypatch.setattr(demo, "CARRIER_SECONDS", 0)
     return path
 
 

@@ -16,6 +16,7 @@ from media_bridge.audio import mulaw
 from media_bridge.audio.resample import resample
 from media_bridge.providers.base import EndOfTurn, Partial, ProviderConfig, SpeechStarted, SttEvent
 from media_bridge.providers.offline import moonshine
+from media_bridge.providers.offline.engine import Engine
 from media_bridge.providers.offline.moonshine import MoonshineStream, MoonshineStt
 from media_bridge.providers.offline.moonshine_model import MoonshineModel, Transcript
 from stayline.errors import ConfigError, ProviderError
@@ -102,7 +103,7 @@ async def test_two_turns_come_in_order(stream: MoonshineStream) -> None:
 async def test_a_real_person_is_understood(stream: MoonshineStream) -> None:
     with wave.open(str(PERSON)) as file:
         rate = file.getframerate()
-        pcm = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
+        pcm = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / np.float32(32768)
     [turn] = ended(await everything(stream, mulaw.from_float(resample(pcm, rate, 8000)) + TAIL))
     assert "weather" in turn.text.lower()
 
@@ -117,7 +118,7 @@ async def test_ten_calls_share_one_model(monkeypatch: pytest.MonkeyPatch) -> Non
         original(self, folder)
 
     monkeypatch.setattr(MoonshineModel, "__init__", counted)
-    monkeypatch.setattr(moonshine, "_ENGINE", moonshine.Engine("test", moonshine._ENGINE._load))
+    monkeypatch.setattr(moonshine, "_ENGINE", Engine("test", moonshine._ENGINE._load))
     lines = [("Thank you very much.", "thank"), ("Where is my order?", "order")] * 5
     streams = [await MoonshineStt(config()).connect(call_id=str(n)) for n in range(len(lines))]
     async with asyncio.TaskGroup() as group:

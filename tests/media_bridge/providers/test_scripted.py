@@ -183,6 +183,11 @@ def test_a_recogniser_without_confidence_is_believed() -> None:
     assert Call().hear("Where is my order?", confidence=None).state == "ask_number"
 
 
+def test_the_greeting_can_be_repeated() -> None:
+    assert Call().hear("Pardon?").text == GREETING.text
+    assert decide(SCENARIO, [UserMessage(text="Pardon?")]).text.startswith("Sorry, I didn't get that.")
+
+
 def test_repeat_and_wait_stay_where_they_are() -> None:
     call = Call()
     asked = call.ask("Where is my order?")
@@ -345,7 +350,7 @@ async def test_replies_stream_word_by_word_and_cost_nothing(model: ScriptedLlm) 
 
 
 async def test_a_tool_call_comes_whole(model: ScriptedLlm) -> None:
-    messages = [GREETING, UserMessage(text="where is order 74291")]
+    messages: list[Message] = [GREETING, UserMessage(text="where is order 74291")]
     events = [e async for e in model.stream(request(messages, "lookup_order"))]
     assert events == [ToolCallDelta(lookup()), LlmUsage()]
 
@@ -379,7 +384,7 @@ _steps = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=1000)
 @given(_steps)
 def test_any_conversation_has_one_answer(steps: list[Any]) -> None:
     """Whatever happens: asked twice the answer is the same, noise on the record does not change it, calls have
