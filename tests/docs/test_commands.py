@@ -38,10 +38,8 @@ def shell_lines(program: str) -> list[Any]:
 @cache
 def leaves() -> dict[str, Any]:
     """Every command by its words, as typer made it."""
-    whole = typer.Typer()
-    whole.add_typer(app)
-    whole.add_typer(calls_app, name="calls")
-    return dict(_leaves("stayline", typer.main.get_command(whole)))
+    top = dict(_leaves("stayline", typer.main.get_command(app)))
+    return top | dict(_leaves("stayline calls", typer.main.get_command(calls_app)))
 
 
 def _leaves(name: str, command: Any) -> Iterator[tuple[str, Any]]:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from activities.records import RecordActivities
 from media_bridge.bridge import Bridge
 from stayline.agent import Agent
@@ -20,10 +21,13 @@ from stayline.settings import Settings, TwilioCredentials
 from stayline.timeline import CallSnapshot, TimelineEntry
 from stayline.worker import build_worker
 from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.testing import WorkflowEnvironment
 
 from tests.fakes.deepgram import FakeDeepgram
 from tests.fakes.elevenlabs import FakeElevenLabs
 from tests.fakes.openai import FakeOpenAI
+from tests.whole_call.puppet import Puppet
 
 ACCOUNT = "AC" + "0" * 32
 TOKEN = "lab-auth-token"
@@ -135,6 +139,66 @@ async def vendors(
             monkeypatch.setenv(f"{name}_BASE_URL", fake.url)
             monkeypatch.setenv(f"{name}_API_KEY", key)
         yield deepgram, openai, elevenlabs
+
+
+class Scene:
+    """A house, its vendors, and callers on strings."""
+
+    def __init__(self, home: House, deepgram: FakeDeepgram, openai: FakeOpenAI, elevenlabs: FakeElevenLabs) -> None:
+        self.home = home
+        self.carrier = home.carrier
+        self.deepgram = deepgram
+        self.openai = openai
+        self.elevenlabs = elevenlabs
+        self._floor = asyncio.Lock()
+
+    def caller(self) -> Puppet:
+        return Puppet(self.deepgram, self._floor)
+
+    async def attached(self, to: str = "+15550100002") -> Puppet:
+        """A caller whose call has a session."""
+        caller = self.caller()
+        await caller.ring(self.carrier, to)
+        await self.carrier.log.wait_for("stream_opened", call_sid=caller.sid, timeout=20)
+        await self.home.until(caller.sid, "session_opened")
+        return caller
+
+    async def greeted(self, to: str = "+15550100002") -> Puppet:
+        """A caller who has heard the greeting."""
+        caller = self.caller()
+        await caller.ring(self.carrier, to)
+        await caller.hears_out()
+        return caller
+
+    def asked_of_model(self, call_id: str) -> list[list[dict[str, Any]]]:
+        """The messages of each request to the language model for this call."""
+        return [b["input"] for b in self.openai.answered if b["metadata"]["call_id"] == call_id]
+
+
+@asynccontextmanager
+async def scene(
+    client: Client,
+    directory: Path,
+    *agents: Agent,
+    reply: Any = None,
+    ms_per_char: float = 30,
+    bridges: int = 1,
+    **settings: Any,
+) -> AsyncIterator[Scene]:
+    """A house whose vendors are fakes; the model repeats what it is told unless `reply` says otherwise."""
+    with pytest.MonkeyPatch.context() as patch:
+        async with vendors(patch, [], reply, ms_per_char=ms_per_char) as (deepgram, openai, elevenlabs):
+            async with house(client, directory, *agents, bridges=bridges, **settings) as home:
+                yield Scene(home, deepgram, openai, elevenlabs)
+
+
+async def client_of(environment: WorkflowEnvironment) -> Client:
+    """A client made in the loop of whoever asks, for fixtures that outlive a test."""
+    return await Client.connect(
+        environment.client.service_client.config.target_host,
+        namespace=environment.client.namespace,
+        data_converter=pydantic_data_converter,
+    )
 
 
 def vendor_agent(**settings: Any) -> Agent:

@@ -222,7 +222,7 @@ async def test_the_grant_holds_what_tools_gave(client: Client) -> None:
         await call.next_step("t2")
         grant = await call.open("t2")
         roles = [m.role for m in grant.messages]
-        assert roles == ["user", "agent", "tool", "note"]
+        assert roles == ["user", "agent", "tool"]
         assert grant.messages[1].tool_calls[0].id == "c1"  # type: ignore[union-attr]
         assert grant.messages[2].content == '{"booked": "tomorrow"}'  # type: ignore[union-attr]
         assert [c.id for c in grant.running_tools] == ["c2"]

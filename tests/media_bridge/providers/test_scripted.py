@@ -384,7 +384,7 @@ _steps = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=1000)
+@settings(deadline=None, max_examples=100)
 @given(_steps)
 def test_any_conversation_has_one_answer(steps: list[Any]) -> None:
     """Whatever happens: asked twice the answer is the same, noise on the record does not change it, calls have
