@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from datetime import timedelta
 
 import structlog
@@ -46,12 +47,14 @@ class CallLink:
             SessionRefused: wrong token, no such call, or the call is over.
             TimeoutError: Temporal did not come back in time.
         """
+        # One id for every try of this socket: asking again after a lost answer is the same update. It must not be
+        # made from the token: another socket with the same token would be answered with the same grant.
+        update_id = f"open-{secrets.token_hex(16)}"
         async with asyncio.timeout(hold_seconds):
             while True:
                 try:
-                    # The token makes the update id: asking again after a lost answer is the same update.
                     grant: Grant = await self._handle.execute_update(
-                        "open_session", request, id=f"open-{request.token_sha256[:32]}", result_type=Grant
+                        "open_session", request, id=update_id, result_type=Grant
                     )
                     return grant
                 except WorkflowUpdateFailedError as error:

@@ -56,7 +56,9 @@ class BridgeActivities:
                 continue
         left = self._state()
         if left.calls:
-            raise ApplicationError("The bridge stopped with calls left.", left, type="CallsLeft", non_retryable=True)
+            raise ApplicationError(
+                "The bridge stopped with calls left.", left, type="CallsLeft", non_retryable=True
+            )
 
     @activity.defn
     async def speak(self, request: Speak) -> bool:

@@ -19,6 +19,7 @@ from temporalio.client import Client
 
 from media_bridge.audio import playout as out
 from media_bridge.audio.line import Line
+from media_bridge.audio.mulaw import BYTES_PER_MS
 from media_bridge.audio.recording import StereoRecorder
 from media_bridge.call_link import CallLink
 from media_bridge.carriers import twilio_stream
@@ -144,7 +145,7 @@ class Session:
         """One message of the stream, after `start`."""
         match message:
             case twilio_stream.Media(audio=audio):
-                self._audio_in_ms += len(audio) // out.BYTES_PER_MS
+                self._audio_in_ms += len(audio) // BYTES_PER_MS
                 agent = self._line.frame(len(audio))
                 if self._recorder is not None:
                     self._recorder.write(audio, agent)

@@ -141,7 +141,8 @@ class ToolRuns:
             if not state.agent.can_end_call:
                 return _failed(call, "The agent may not end this call.")
             say = call.arguments.get("say")
-            state.command_end(say if isinstance(say, str) else None, "agent", "", now)
+            # Without words of its own the agent has said goodbye in its reply: it is not said twice.
+            state.command_end(say if isinstance(say, str) else "", "agent", "", now)
             return _ended(call, "succeeded", None, {"ended": True})
         name = call.arguments.get("to")
         number = state.agent.transfers.get(name) if isinstance(name, str) else None

@@ -14,7 +14,8 @@ import dataclasses
 from collections import deque
 from typing import Final
 
-BYTES_PER_MS: Final = 8
+from media_bridge.audio.mulaw import BYTES_PER_MS
+
 CHUNK: Final = 200 * BYTES_PER_MS
 """A mark follows every 200 ms of audio: the precision of what was heard before interpolation."""
 LOOKAHEAD: Final = 1000 * BYTES_PER_MS

@@ -31,8 +31,12 @@ def tools_for(agent: AgentSpec) -> tuple[ToolSpec, ...]:
         tools.append(
             ToolSpec(
                 name="end_call",
-                description="End the phone call. Say goodbye first; use it when the caller is done.",
-                parameters={"type": "object", "properties": {}, "additionalProperties": False},
+                description="End the phone call when the caller is done. Say goodbye in the same reply, or in `say`.",
+                parameters={
+                    "type": "object",
+                    "properties": {"say": {"type": "string", "description": "Last words, if not said already."}},
+                    "additionalProperties": False,
+                },
             )
         )
     if agent.transfers:

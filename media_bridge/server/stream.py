@@ -144,5 +144,5 @@ class _Connection:
 
     def _refuse(self, reason: str, key: str) -> None:
         telemetry.metrics.refused(key.replace(" ", "_").lower())
-        if logs.once(f"stream {key}"):
+        if logs.once(f"stream {reason}"):  # reasons are few: none quotes what was sent
             log.warning("stream_refused", reason=reason)

@@ -22,6 +22,7 @@ from stayline.timeline import CallSnapshot, TimelineEntry
 from stayline.worker import build_worker
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import WorkflowEnvironment
 
 from tests.fakes.deepgram import FakeDeepgram
@@ -76,10 +77,15 @@ class House:
         return await self.timeline(call_id)
 
     async def until(self, call_id: str, kind: str, count: int = 1) -> list[Any]:
-        """Wait until the timeline holds so many events of a type."""
+        """Wait until the timeline holds so many events of a type. The call may not have been admitted yet."""
         async with asyncio.timeout(30):
             while True:
-                events = await self.timeline(call_id)
+                try:
+                    events = await self.timeline(call_id)
+                except RPCError as error:
+                    if error.status is not RPCStatusCode.NOT_FOUND:
+                        raise
+                    events = []
                 if sum(event.type == kind for event in events) >= count:
                     return events
                 await asyncio.sleep(0.05)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +22,7 @@ def speaking(text: str = TEXT) -> Playout:
     return playout
 
 
-def marks(messages: list[object]) -> list[str]:
+def marks(messages: Sequence[object]) -> list[str]:
     return [m.name for m in messages if isinstance(m, SendMark)]
 
 

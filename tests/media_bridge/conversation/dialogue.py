@@ -75,6 +75,7 @@ class Dialogue:
         self.played = bytearray()  #: every byte that the caller heard
         self.clears: list[int] = []
         self.closed_at: int | None = None
+        self.heard_ms = 0  #: what the playout says was heard, fillers and half words too
         self.tool_runs: list[ToolCall] = []
         self.requests: list[tuple[Message, ...]] = []
         self._due: list[tuple[int, int, Callable[[], None]]] = []
@@ -185,7 +186,7 @@ class Dialogue:
                 self._dropped |= self._utterances
                 self._send(messages_out)
                 for item in ended:
-                    self.feed(ev.SpeechEnded(item.utterance, item.heard, item.complete, item.speech_ms))
+                    self._speech_ended(item)
             case do.StopAfterSentence():
                 self.playout.stop_after_sentence(self.now)
             case do.RunTool(call):
@@ -228,7 +229,11 @@ class Dialogue:
             if isinstance(item, out.Started):
                 self.feed(ev.SpeechBegan(item.utterance, self.tts_ms))
             else:
-                self.feed(ev.SpeechEnded(item.utterance, item.heard, item.complete, item.speech_ms))
+                self._speech_ended(item)
+
+    def _speech_ended(self, ended: out.Ended) -> None:
+        self.heard_ms += ended.speech_ms
+        self.feed(ev.SpeechEnded(ended.utterance, ended.heard, ended.complete, ended.speech_ms))
 
     def _send(self, messages: list[out.Outbound]) -> None:
         for message in messages:
