@@ -22,6 +22,7 @@ from activities.records_db.engine import (
 from activities.records_db.migrate import upgrade
 from activities.records_db.save import save
 from stayline.errors import ConfigError
+from stayline.telemetry import metrics
 from stayline.timeline import CallRecord
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,9 @@ class RecordActivities:
                 raise ApplicationError(str(error), type="RecordsAway") from None
             log.error("call record REJECTED: %s", error, extra={"call_id": call_id})
             raise ApplicationError(str(error), type="RecordsRejected") from None
-        if not written:
+        if written and record.final:
+            metrics.call_ended(record.snapshot.agent, record.snapshot.outcome or "failed")
+        elif not written:
             log.info("call record kept as it is: a later one is there", extra={"call_id": call_id})
 
     async def _ready_engine(self) -> AsyncEngine:

@@ -20,6 +20,7 @@ from temporalio.exceptions import ApplicationError
 from stayline.agent import Agent
 from stayline.errors import ToolError
 from stayline.models import ToolAttempt, ToolInvocation, ToolReturn
+from stayline.telemetry import metrics
 from stayline.tools import Tool, ToolContext
 from workflows.tool_runs import CUT_OFF
 
@@ -65,11 +66,13 @@ class ToolActivities:
         try:
             result = await self._attempt(inputs, earlier)
         except ApplicationError as error:
+            metrics.tool_attempt(info.activity_type, "failed")
             told = _Progress(attempts=attempts(error.message))
             activity.heartbeat(told)
             raise ApplicationError(
                 error.message, told, type=error.type, non_retryable=error.non_retryable
             ) from error.__cause__
+        metrics.tool_attempt(info.activity_type, "succeeded")
         return ToolReturn(result=result, attempts=attempts(None))
 
     async def _attempt(self, inputs: Sequence[RawValue], earlier: tuple[ToolAttempt, ...]) -> Any:
