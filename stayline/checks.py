@@ -169,7 +169,7 @@ def _check_transfers(spec: AgentSpec) -> Iterator[Problem]:
 
 def _check_limits(spec: AgentSpec) -> Iterator[Problem]:
     who = f"Agent {spec.name!r}:"
-    for name in ("max_duration", "silence_timeout", "ring_timeout", "reattach_timeout", "transfer_ring_timeout"):
+    for name in ("max_duration", "ring_timeout", "reattach_timeout", "transfer_ring_timeout"):
         if getattr(spec, name) <= 0:
             yield Problem("error", f"{who} {name} must be above 0.", "Give seconds.")
     if spec.transfer_ring_timeout > 600:

@@ -109,7 +109,7 @@ class AgentSpec(Model):
     limit_text: str = "We have reached the time limit for this call. Goodbye."
     silence_prompt: float = 20.0  #: seconds without anybody speaking
     silence_text: str = "Are you still there?"
-    silence_timeout: float = 60.0  #: seconds without anybody speaking, then goodbye
+    silence_timeout: float = 60.0  #: seconds without anybody speaking, then goodbye; 0: never
     ring_timeout: float = 60.0  #: seconds from admission to the first stream
     reattach_timeout: float = 30.0  #: seconds that a call waits for a bridge after it lost one
     resume_text: str = "Sorry, we got cut off for a second."
@@ -196,7 +196,7 @@ class ToolOutcome(Model):
         if self.status == "succeeded":
             content = json.dumps(self.result, ensure_ascii=False)
         elif self.status == "unknown":
-            content = f"Unknown: {self.error or 'it did not answer in time'}. It may or may not have taken effect."
+            content = self.error or "It is not known whether this took effect; do not say that it did."
         else:
             content = self.error or f"The tool {self.status}."
         error = self.status != "succeeded"

@@ -10,8 +10,8 @@ from typing import Final, cast
 
 from media_bridge.conversation import events as ev
 from media_bridge.providers.base import LlmEvent, LlmProvider, LlmRequest, LlmUsage, TextDelta, ToolCallDelta
-from media_bridge.providers.fallback import Failed
-from stayline.errors import ProviderError, StaylineError
+from media_bridge.providers.fallback import Failed, understood
+from stayline.errors import StaylineError
 from stayline.messages import Grant
 from stayline.models import AgentMessage, AgentSpec, Message, ToolSpec
 from stayline.timeline import Usage
@@ -31,7 +31,7 @@ def tools_for(agent: AgentSpec) -> tuple[ToolSpec, ...]:
         tools.append(
             ToolSpec(
                 name="end_call",
-                description="End the phone call when the caller is done. Say goodbye in the same reply, or in `say`.",
+                description="End the phone call when the caller is done. Say goodbye in the reply, or in `say`.",
                 parameters={
                     "type": "object",
                     "properties": {"say": {"type": "string", "description": "Last words, if not said already."}},
@@ -97,10 +97,8 @@ async def stream_reply(
                     case _:
                         pass
             return
-        except ProviderError as error:
-            failed("llm", error)
-        except TimeoutError:
-            failed("llm", ProviderError(ref, f"no token within {TOKEN_TIMEOUT:g} s", retryable=True))
+        except Exception as error:
+            failed("llm", understood(ref, error))
         if begun:
             break
     raise ReplyFailure("No language model gave a whole reply.", retryable=True)

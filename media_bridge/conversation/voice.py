@@ -8,8 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from media_bridge.providers.base import SpeechChunk, TtsProvider, TtsSession, Utterance
-from media_bridge.providers.fallback import Failed, first_working
-from stayline.errors import ProviderError
+from media_bridge.providers.fallback import Failed, first_working, understood
 
 AUDIO_TIMEOUT = 8.0
 """Seconds without audio after which a voice that still owes some has failed."""
@@ -114,9 +113,8 @@ class Voice:
                     heard_audio = True
                     self._audio(job.id, chunk.audio, chunk.chars)
                 return
-            except (ProviderError, TimeoutError) as problem:
-                error = problem if isinstance(problem, ProviderError) else _silent()
-                self._failed("tts", error)
+            except Exception as error:
+                self._failed("tts", understood("tts", error))
                 await self._leave()
                 if heard_audio:
                     return
@@ -175,7 +173,3 @@ async def _feed(utterance: Utterance, job: _Job) -> None:
             return
         job.changed.clear()
         await job.changed.wait()
-
-
-def _silent() -> ProviderError:
-    return ProviderError("tts", f"no audio within {AUDIO_TIMEOUT:g} s", retryable=True)

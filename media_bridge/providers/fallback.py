@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
+
+import structlog
 
 from stayline.errors import ProviderError
+
+log = structlog.get_logger(__name__)
 
 CONNECT_TIMEOUT = 4.0
 """Seconds in which a provider must accept a connection before the next one is tried."""
@@ -16,6 +20,16 @@ T = TypeVar("T")
 
 Failed = Callable[[str, ProviderError], None]
 """Told of each failure: the role and the error."""
+
+
+def understood(provider: str, error: Exception) -> ProviderError:
+    """An adapter's failure as a ProviderError; whatever else it raised is its own fault, and is logged as such."""
+    if isinstance(error, ProviderError):
+        return error
+    if isinstance(error, TimeoutError):
+        return ProviderError(provider, "it did not answer in time", retryable=True)
+    log.error("adapter_failed", provider=provider, exc_info=error)
+    return ProviderError(provider, f"its adapter failed ({type(error).__name__})", retryable=False)
 
 
 async def first_working(
@@ -31,13 +45,7 @@ async def first_working(
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 return provider, await connect(provider)
-        except ProviderError as error:
-            last = error
-        except TimeoutError:
-            last = ProviderError(_name(provider), f"no connection within {CONNECT_TIMEOUT:g} s", retryable=True)
+        except Exception as error:
+            last = understood(type(provider).__name__, error)
         failed(role, last)
     raise last
-
-
-def _name(provider: Any) -> str:
-    return type(provider).__name__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from datetime import UTC, datetime
 from typing import Any, cast, get_args
 from urllib.parse import urlencode
@@ -147,14 +148,15 @@ class Webhooks:
 
     def _hold(self, request: web.Request, why: str) -> web.Response:
         """Keep the caller for a bounded time and ask again; then an apology."""
-        held = int(request.query.get("held", "0")) if request.query.get("held", "0").isdigit() else 0
-        # Each round costs the pause and the wait for an answer.
-        if held * (HOLD_SECONDS + admission.ASK_SECONDS) >= self._settings.admission_timeout:
-            log.error("call_given_up", why=why, rounds=held)
+        now = int(time.time())
+        asked = request.query.get("since", "")
+        since = int(asked) if asked.isdigit() else now  # part of the signed URL, so it is our own
+        if now - since >= self._settings.admission_timeout:
+            log.error("call_given_up", why=why, seconds=now - since)
             telemetry.metrics.refused("held_too_long")
             return _twiml(twiml.hang_up(APOLOGY))
-        log.warning("call_held", why=why, round=held + 1)
-        query = urlencode({"held": held + 1})
+        log.warning("call_held", why=why, seconds=now - since)
+        query = urlencode({"since": since})
         return _twiml(twiml.hold(HOLD_SECONDS, f"{self._settings.public}{request.path}?{query}"))
 
     # --- requests ---

@@ -15,10 +15,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
+
+if TYPE_CHECKING:
+    from tests.fakes.socket import FakeSocket
 
 What = Literal[
     "reset",  # the connection is cut before any answer
@@ -114,6 +117,7 @@ class FakeServer:
     def __init__(self) -> None:
         self.url = ""
         self.requests: list[Recorded] = []
+        self.sockets: list[FakeSocket] = []  #: one per websocket, in the order they were opened
         self.always: Misbehaviour | None = None
         self._next: list[Misbehaviour] = []
         self._port = 0

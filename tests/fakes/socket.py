@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
-from tests.fakes.misbehaviour import FakeServer, Misbehaviour, Recorded, cut, cut_within_message
+from tests.fakes.misbehaviour import FakeServer, Misbehaviour, Recorded, cut, cut_transport, cut_within_message
 
 
 class ProtocolError(Exception):
@@ -40,6 +40,11 @@ class FakeSocket:
         self._error = error  #: the vendor's own error message, for the misbehaviour `error`
         self.sent = 0
         self.ws = web.WebSocketResponse(compress=False, max_msg_size=2**20)
+        server.sockets.append(self)
+
+    def abort(self) -> None:
+        """Cut the connection now, without a goodbye."""
+        cut_transport(self._request)
 
     async def serve(self, talk: Callable[[], Awaitable[None]]) -> web.WebSocketResponse:
         """Accept, talk, and close as the vendor does."""
