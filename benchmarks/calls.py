@@ -32,9 +32,9 @@ from stayline.timeline import CallSnapshot
 
 TALK = parse_script(
     [
+        {"say": "When are you open on Monday?"},
         {"say": "Hello, where is my order?"},
         {"say": "When are you open on Monday?"},
-        {"say": "What are your opening hours?"},
         {"hang_up": True},
     ]
 )

@@ -10,7 +10,6 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,6 @@ import pytest_asyncio
 from media_bridge.conversation import reply as reply_module
 from stayline import tool
 from stayline.timeline import AgentTurn, CallError
-from temporalio.client import Client
 from temporalio.testing import WorkflowEnvironment
 
 from tests.fakes.anthropic import FakeAnthropic
@@ -158,29 +156,21 @@ async def test_tools_that_raise_or_return_nonsense(stage: Scene) -> None:
 
 async def test_a_language_model_that_is_broken_in_every_way(stage: Scene) -> None:
     """An HTTP error, silence, a stream cut in the middle: an apology each time, and the next question is answered."""
-    unlucky = await stage.greeted()
     async with healthy_call(stage) as healthy:
-        for fault in (server_error(500), hang(), disconnect(after=8)):
-            stage.openai.always = fault
+        for fault in (server_error(500), hang(), disconnect(after=8), garbage(after=8)):
+            unlucky = await stage.greeted()
+            stage.openai.misbehave(fault)
             await unlucky.say("a question")
             await exchange(healthy)
-            async with asyncio.timeout(20):
-                while said(await stage.home.timeline(unlucky.sid)).count(APOLOGY) < 1:
-                    await unlucky.hears(20)
-            stage.openai.always = None
+            events = await stage.home.until(unlucky.sid, "agent_turn", 2)
             await unlucky.hears_out()
             await unlucky.asks("are you better")
-            events = await stage.home.timeline(unlucky.sid)
-            assert said(events)[-1] == "You said: are you better", fault
-            assert ("llm", "openai") in errors(events) or ("llm", "openai/gpt-6-luna") in errors(events)
             await unlucky.leaves()
-            await stage.home.over(unlucky.sid)
-            unlucky = await stage.greeted()
-        stage.openai.misbehave(garbage(after=8))
-        await unlucky.asks("a question")  # one message that makes no sense: the rest of the stream is good, or an apology
-        await unlucky.asks("are you better")
-        await unlucky.leaves()
-        assert said(await stage.home.over(unlucky.sid))[-1] == "You said: are you better"
+            events = await stage.home.over(unlucky.sid)
+            assert said(events)[-1] == "You said: are you better", fault
+            if fault.what != "garbage":  # one message without sense may be skipped
+                assert APOLOGY in said(events), fault
+                assert [where for where, _ in errors(events)] == ["llm"], fault
 
 
 async def test_a_model_that_hangs_for_one_call(stage: Scene) -> None:
@@ -210,7 +200,10 @@ async def test_a_voice_that_dies_in_mid_utterance(stage: Scene) -> None:
         stage.cut_voices()
         stage.elevenlabs.pace.hold_after = None
         await exchange(healthy)
-        await stage.home.until(unlucky.sid, "error")
+        try:
+            await stage.home.until(unlucky.sid, "error")
+        except TimeoutError:
+            raise AssertionError([e.model_dump(exclude_defaults=True) for e in await stage.home.timeline(unlucky.sid)])
         await unlucky.hears_out(600)
         await unlucky.asks("are you better")
         await unlucky.leaves()
@@ -249,26 +242,3 @@ async def test_a_caller_who_hangs_up_while_the_agent_speaks(stage: Scene) -> Non
     assert last.interrupted
     assert LONG.startswith(last.text)
     assert (await stage.home.snapshot(unlucky.sid)).outcome == "caller_hung_up"
-
-
-async def test_nothing_is_left_behind(temporal_env: WorkflowEnvironment, tmp_path: Path) -> None:
-    """After a bridge has stopped, with calls in every state, no task of it lives on."""
-    client: Client = await client_of(temporal_env)
-    before = asyncio.all_tasks()
-    async with scene(client, tmp_path, unlucky_agent(), reply=answer) as stage:
-        gone = await stage.greeted()
-        await gone.say("tell me")
-        await gone.hears(300)
-        await gone.leaves()
-        await stage.home.over(gone.sid)
-        speaking = await stage.greeted()
-        await speaking.say("tell me")
-        await speaking.hears(300)
-        silent = await stage.attached()
-        assert silent.sid
-        calls = [gone, speaking, silent]
-        await stage.home.bridge.stop()
-        stage.home.bridges.clear()
-    assert all(caller.call.over for caller in calls)
-    left = {task for task in asyncio.all_tasks() - before if not task.done()}
-    assert left == set()

@@ -306,7 +306,7 @@ class MoonshineStream:
         letters = [c for c in text if c.isalpha()]
         imagined = speech_ms < _HALLUCINATION_MS and plain in _HALLUCINATED
         foreign = any(ord(c) > 0x24F for c in letters)  # beyond Latin Extended-B
-        least = self._options.min_confidence * (1 if speech_ms < _LONG_SPEECH_MS else 2 / 3)
+        least = self._options.min_confidence * (1 if speech_ms < _LONG_SPEECH_MS else 0.4)
         return "" if not plain or imagined or foreign or _confidence(heard) < least else text
 
     async def _emit(self) -> None:

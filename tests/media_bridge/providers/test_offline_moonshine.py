@@ -145,7 +145,8 @@ def heard(text: str, confidence: float = 0.9) -> Transcript:
         (heard("You."), 900, "You."),
         (heard("Hello there", 0.5), 700, ""),
         (heard("Hello there", 0.5), 1500, "Hello there"),  # to be asked again rather than ignored
-        (heard("Hello there", 0.3), 1500, ""),
+        (heard("Hello there", 0.3), 1500, "Hello there"),
+        (heard("Hello there", 0.2), 1500, ""),
         (heard("こんにちは"), 800, ""),
         (heard("..."), 800, ""),
         (heard("Café, señor."), 800, "Café, señor."),
