@@ -182,11 +182,6 @@ class Scene:
             if call_id in listener.recorded.param("tag"):
                 listener.socket.abort()
 
-    def cut_voices(self) -> None:
-        """Cut every connection to ElevenLabs."""
-        for socket in self.elevenlabs.sockets:
-            socket.abort()
-
     def asked_of_model(self, call_id: str) -> list[list[dict[str, Any]]]:
         """The messages of each request to the language model for this call."""
         return [b["input"] for b in self.openai.answered if b["metadata"]["call_id"] == call_id]

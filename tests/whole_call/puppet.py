@@ -130,8 +130,8 @@ class Puppet:
 
     async def asks(self, words: str, ms: int = 500) -> None:
         """Say something and hear the whole answer."""
-        before = self.heard_ms
         await self.say(words, ms)
+        before = self.heard_ms
         await self.until(lambda: self.heard_ms > before)
         await self.hears_out()
 

@@ -21,6 +21,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.whole_call.house import ACCOUNT, TOKEN, Scene, client_of, scene, vendor_agent
+from tests.whole_call.webhook import Webhook
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -46,32 +47,10 @@ def said(monkeypatch: pytest.MonkeyPatch) -> Any:
         yield lines
 
 
-class Webhook:
-    """Sends forms to the bridge, signed as the carrier does or not."""
-
-    def __init__(self, stage: Scene, http: aiohttp.ClientSession) -> None:
-        self.url = stage.home.settings.public
-        self._http = http
-
-    async def post(self, path: str, form: dict[str, str], token: str | None = TOKEN) -> tuple[int, str]:
-        url = self.url + path
-        headers = {} if token is None else {signature.HEADER: signature.sign_webhook(token, url, form)}
-        async with self._http.post(url, data=form, headers=headers) as answer:
-            return answer.status, await answer.text()
-
-    async def stream_token(self, call_id: str, **form: str) -> str:
-        """Have a call admitted; the token that its stream would carry."""
-        status, twiml = await self.post(names.INBOUND_PATH, {"CallSid": call_id, "To": "+1555", "From": "+1556", **form})
-        assert status == 200
-        parameter = ElementTree.fromstring(twiml).find("Connect/Stream/Parameter")
-        assert parameter is not None
-        return parameter.attrib["value"]
-
-
 @pytest_asyncio.fixture(loop_scope="module")
 async def webhook(stage: Scene) -> AsyncIterator[Webhook]:
     async with aiohttp.ClientSession() as http:
-        yield Webhook(stage, http)
+        yield Webhook(stage.home.settings.public, http)
 
 
 def address(stage: Scene) -> str:
