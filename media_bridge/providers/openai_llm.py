@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from pydantic import Field
 
@@ -122,6 +122,8 @@ class OpenAILlm:
         )
         # The SDK imports the types of an endpoint when it is first touched.
         _ = client.models, (client.chat.completions if self._options.api == "chat" else client.responses)
+        if self._options.api != "chat":
+            _build_event_types()
         return client
 
     def _effort(self) -> str | None:
@@ -240,6 +242,17 @@ def _with_version(origin: str) -> str:
     """Add `/v1` to an origin; an address that already has a path is left as it is."""
     origin = origin.rstrip("/")
     return origin if "/" in origin.partition("://")[2] else f"{origin}/v1"
+
+
+def _build_event_types() -> None:
+    """Have pydantic build the stream's types now: the SDK leaves it to the first event, which then takes 1.6 s."""
+    from openai.types import responses
+    from pydantic import TypeAdapter
+
+    TypeAdapter(responses.ResponseStreamEvent)
+    union, *_ = get_args(responses.ResponseStreamEvent)
+    for event in get_args(union):
+        event.model_rebuild()
 
 
 def _items(messages: Sequence[Message]) -> list[dict[str, Any]]:
