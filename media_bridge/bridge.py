@@ -41,7 +41,7 @@ class Bridge:
         self.client = client
         # Unique for every process: a lease offered to a dead process must not find its successor.
         self.id = f"{settings.bridge_id}-{secrets.token_hex(2)}"
-        self.sessions: dict[str, Session] = {}
+        self.sessions: dict[tuple[str, int], Session] = {}  #: by call and session number
         self.draining = False
         self.leased = asyncio.Event()
         self.spool = SpoolResender(client, settings.spool_dir)
@@ -56,8 +56,7 @@ class Bridge:
         return len(self.sessions) >= self.settings.max_calls
 
     def find(self, call_id: str, number: int) -> Session | None:
-        session = self.sessions.get(call_id)
-        return session if session is not None and session.grant.session == number else None
+        return self.sessions.get((call_id, number))
 
     def providers_for(self, agent: AgentSpec) -> Providers:
         """The agent's providers: one set per configuration, shared by all its calls."""
@@ -147,7 +146,7 @@ class Bridge:
 
     def _lease_state(self) -> LeaseState:
         return LeaseState(
-            calls=tuple(self.sessions),
+            calls=tuple({call_id for call_id, _ in self.sessions}),
             load=len(self.sessions) / self.settings.max_calls,
             loop_lag_ms=telemetry.recent_loop_lag_ms(),
         )

@@ -113,8 +113,9 @@ class _Connection:
             self._refuse(str(error) or "Temporal did not answer in time", key=f"attach {type(error).__name__}")
             await self._socket.close(code=POLICY_VIOLATION, message=b"refused")
             return
-        bridge.sessions[session.call_id] = session
-        bridge.spool.busy.add((session.call_id, grant.session))
+        key = (session.call_id, grant.session)
+        bridge.sessions[key] = session
+        bridge.spool.busy.add(key)
         self._session = session
         running = asyncio.create_task(session.run())
         try:
@@ -125,9 +126,8 @@ class _Connection:
             if not running.done():
                 session.stream_gone("lost")
                 await asyncio.wait({running})
-            if bridge.sessions.get(session.call_id) is session:
-                del bridge.sessions[session.call_id]
-            bridge.spool.busy.discard((session.call_id, grant.session))
+            del bridge.sessions[key]
+            bridge.spool.busy.discard(key)
 
     async def _leave(self) -> None:
         """The socket is done: end the session as what it was, and wait for its last records."""
