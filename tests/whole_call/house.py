@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.service import RPCError, RPCStatusCode
+from temporalio.testing import WorkflowEnvironment
+
 from activities.records import RecordActivities
 from media_bridge.bridge import Bridge
 from stayline.agent import Agent
@@ -20,11 +25,6 @@ from stayline.names import call_workflow_id
 from stayline.settings import Settings, TwilioCredentials
 from stayline.timeline import CallSnapshot, TimelineEntry
 from stayline.worker import build_worker
-from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.service import RPCError, RPCStatusCode
-from temporalio.testing import WorkflowEnvironment
-
 from tests.fakes.deepgram import FakeDeepgram
 from tests.fakes.elevenlabs import FakeElevenLabs
 from tests.fakes.openai import FakeOpenAI
@@ -62,7 +62,8 @@ class House:
 
     async def snapshot(self, call_id: str) -> CallSnapshot:
         handle = self.client.get_workflow_handle(call_workflow_id(call_id))
-        return await handle.query("snapshot", result_type=CallSnapshot)
+        snapshot: CallSnapshot = await handle.query("snapshot", result_type=CallSnapshot)
+        return snapshot
 
     async def timeline(self, call_id: str) -> list[Any]:
         """The events of the call, in order."""
@@ -199,9 +200,11 @@ async def scene(
 ) -> AsyncIterator[Scene]:
     """A house whose vendors are fakes; the model repeats what it is told unless `reply` says otherwise."""
     with pytest.MonkeyPatch.context() as patch:
-        async with vendors(patch, [], reply, ms_per_char=ms_per_char) as (deepgram, openai, elevenlabs):
-            async with house(client, directory, *agents, bridges=bridges, **settings) as home:
-                yield Scene(home, deepgram, openai, elevenlabs)
+        async with (
+            vendors(patch, [], reply, ms_per_char=ms_per_char) as (deepgram, openai, elevenlabs),
+            house(client, directory, *agents, bridges=bridges, **settings) as home,
+        ):
+            yield Scene(home, deepgram, openai, elevenlabs)
 
 
 async def client_of(environment: WorkflowEnvironment) -> Client:

@@ -13,7 +13,6 @@ from stayline.lab.call import LabCall
 from stayline.lab.carrier import LabCarrier
 from stayline.lab.line import Spoken, quiet_frame
 from stayline.lab.voice import is_voiced
-
 from tests.fakes.deepgram import FakeDeepgram
 from tests.fakes.sound import tone
 
@@ -139,4 +138,3 @@ class Puppet:
         """Hang up, and wait until everybody was told."""
         self._leave = True
         await self.call.wait()
-

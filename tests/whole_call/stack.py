@@ -16,7 +16,6 @@ from stayline.lab.carrier import LabCarrier
 from stayline.names import call_workflow_id
 from stayline.settings import Settings
 from stayline.timeline import AgentTurn, CallRecord, CallSnapshot, TimelineEntry, UserTurn
-
 from tests.fakes.deepgram import FakeDeepgram
 from tests.fakes.elevenlabs import FakeElevenLabs
 from tests.fakes.llm import Call, Part, Say
@@ -94,16 +93,20 @@ class Stack:
 
     async def snapshot(self, call_id: str) -> CallSnapshot:
         handle = self.processes.client.get_workflow_handle(call_workflow_id(call_id))
-        return await handle.query("snapshot", result_type=CallSnapshot)
+        snapshot: CallSnapshot = await handle.query("snapshot", result_type=CallSnapshot)
+        return snapshot
 
     async def timeline(self, call_id: str) -> list[TimelineEntry]:
         handle = self.processes.client.get_workflow_handle(call_workflow_id(call_id))
-        return await handle.query("timeline", 0, result_type=list[TimelineEntry])
+        entries: list[TimelineEntry] = await handle.query("timeline", 0, result_type=list[TimelineEntry])
+        return entries
 
     async def until(self, call_id: str, kind: str, count: int = 1) -> None:
         """Wait until the timeline holds so many events of a type."""
         async with asyncio.timeout(PATIENCE):
-            while sum(e.event.type == kind for e in await self.timeline(call_id)) < count:
+            while True:
+                if sum(e.event.type == kind for e in await self.timeline(call_id)) >= count:
+                    return
                 await asyncio.sleep(0.1)
 
     async def record(self, call_id: str) -> CallRecord:
@@ -141,16 +144,12 @@ async def logged(child: Child, *words: str) -> None:
             await asyncio.sleep(0.1)
 
 
-async def exists(path: Path) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not path.exists():
-            await asyncio.sleep(0.02)
-
-
 async def contains(path: Path, *words: str) -> None:
-    """Wait until the file holds all of these."""
+    """Wait until the file is there and holds all of these."""
     async with asyncio.timeout(PATIENCE):
-        while not (path.exists() and all(word in path.read_text() for word in words)):
+        while True:
+            if path.exists() and all(word in path.read_text() for word in words):
+                return
             await asyncio.sleep(0.05)
 
 

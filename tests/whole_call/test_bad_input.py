@@ -13,13 +13,13 @@ import aiohttp
 import pytest
 import pytest_asyncio
 import structlog
-from media_bridge.carriers import signature
-from stayline import logs, names
 from structlog.testing import capture_logs
 from temporalio.testing import WorkflowEnvironment
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from media_bridge.carriers import signature
+from stayline import logs, names
 from tests.whole_call.house import ACCOUNT, TOKEN, Scene, client_of, scene, vendor_agent
 from tests.whole_call.webhook import Webhook
 
@@ -167,7 +167,9 @@ async def while_talking(stage: Scene, attack: Callable[[str], Any]) -> None:
 
 def assert_said_once(lines: list[Any]) -> None:
     """Each warning stands once in the log, however often its cause came."""
-    warnings = [(line["event"], line.get("reason"), line.get("path")) for line in lines if line["log_level"] != "info"]
+    warnings = [
+        (line["event"], line.get("reason"), line.get("path")) for line in lines if line["log_level"] != "info"
+    ]
     assert warnings
     repeated = {warning: count for warning, count in Counter(warnings).items() if count > 1}
     assert repeated == {}
@@ -175,7 +177,9 @@ def assert_said_once(lines: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("path", [names.INBOUND_PATH, names.NEXT_PATH, names.STATUS_PATH])
-async def test_webhooks_that_are_not_the_carriers(stage: Scene, webhook: Webhook, path: str, said: list[Any]) -> None:
+async def test_webhooks_that_are_not_the_carriers(
+    stage: Scene, webhook: Webhook, path: str, said: list[Any]
+) -> None:
     form = {"CallSid": "CA" + "5" * 32, "From": "+1555", "To": "+1556", "CallStatus": "completed"}
     for token in (None, "another-token"):
         for _ in range(2):
@@ -204,8 +208,8 @@ async def test_signed_webhooks_with_nonsense(stage: Scene, webhook: Webhook) -> 
     """The carrier's own signature does not make a call id a file name, nor a number markup."""
     for call_id in ("", "../../etc/passwd", "CA 1", "CA" + "9" * 100):
         for path in (names.INBOUND_PATH, names.NEXT_PATH, names.STATUS_PATH):
-            status, _ = await webhook.post(path, {"CallSid": call_id, "CallStatus": "completed", "To": "+1555"})
-            assert status == 400, (path, call_id)
+            form = {"CallSid": call_id, "CallStatus": "completed", "To": "+1555"}
+            assert (await webhook.post(path, form))[0] == 400, (path, call_id)
     assert (await webhook.post(names.STATUS_PATH, {"CallSid": "CA1", "CallStatus": "exploded"}))[0] == 400
     assert (await webhook.post(names.INBOUND_PATH, {"CallSid": "CA1", "To": "x" * 70_000}))[0] == 413
     status, twiml = await webhook.post(names.NEXT_PATH, {"CallSid": "CAunknown"})
@@ -235,7 +239,7 @@ async def test_sockets_that_break_the_protocol(stage: Scene, webhook: Webhook, s
     """Every fault closes its own socket; after `start`, with a token that was good, it ends its own session."""
 
     async def attack(_: str) -> None:
-        for _ in range(2):
+        for _again in range(2):
             await asyncio.gather(*(sent_and_closed(stage, *messages) for messages in BEFORE_START.values()))
             await asyncio.gather(
                 *(sent_and_closed(stage, CONNECTED, start("CA1"), *messages) for messages in AFTER_START.values())
@@ -270,7 +274,7 @@ async def test_streams_without_a_right_to_the_call(stage: Scene, webhook: Webhoo
                 sent_and_closed(stage, CONNECTED, start("CAnobody", others)),
                 sent_and_closed(stage, CONNECTED, start("CAother", others, account="AC" + "1" * 32)),
             )
-            assert codes == [1008] * 5
+            assert set(codes) == {1008}
         assert (await stage.home.snapshot("CAother")).session == 0
 
     await while_talking(stage, attack)

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from temporalio.testing import WorkflowEnvironment
+
 from media_bridge.conversation import reply as reply_module
 from stayline import tool
 from stayline.timeline import AgentTurn, CallError
-from temporalio.testing import WorkflowEnvironment
-
 from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.llm import Call, Say, Wait
 from tests.fakes.misbehaviour import disconnect, garbage, hang, server_error
@@ -138,39 +138,46 @@ def said(events: list[Any]) -> list[str]:
 
 async def test_tools_that_raise_or_return_nonsense(stage: Scene) -> None:
     async with healthy_call(stage) as healthy:
-        for words in ("explode", "nonsense"):
-            unlucky = await stage.greeted()
+        callers = {words: await stage.greeted() for words in ("explode", "nonsense")}
+        for words, unlucky in callers.items():
             await unlucky.say(words)
-            await exchange(healthy)
-            await unlucky.hears_out(600)
+        await exchange(healthy)
+        for unlucky in callers.values():
+            await stage.home.until(unlucky.sid, "agent_turn", 2)
             await unlucky.asks("and now")
             await unlucky.leaves()
-            events = await stage.home.over(unlucky.sid)
-            (run,) = (await stage.home.snapshot(unlucky.sid)).tools
-            assert run.outcome is not None
-            assert run.outcome.status == "failed"
-            assert said(events)[1].startswith("It went wrong: ")
-            assert said(events)[-1] == "You said: and now"
-            assert "ZeroDivisionError" not in " ".join(said(events))
+    for words, unlucky in callers.items():
+        events = await stage.home.over(unlucky.sid)
+        (run,) = (await stage.home.snapshot(unlucky.sid)).tools
+        assert run.outcome is not None
+        assert run.outcome.status == "failed"
+        assert run.call.name == words
+        assert said(events)[1].startswith("It went wrong: ")
+        assert said(events)[-1] == "You said: and now"
+        assert "ZeroDivisionError" not in " ".join(said(events))
 
 
 async def test_a_language_model_that_is_broken_in_every_way(stage: Scene) -> None:
-    """An HTTP error, silence, a stream cut in the middle: an apology each time, and the next question is answered."""
+    """An HTTP error, silence, a stream cut in the middle: an apology each time; the next question is answered."""
+    faults = (server_error(500), hang(), disconnect(after=8), garbage(after=8))
     async with healthy_call(stage) as healthy:
-        for fault in (server_error(500), hang(), disconnect(after=8), garbage(after=8)):
-            unlucky = await stage.greeted()
+        callers = [await stage.greeted() for _ in faults]
+        for fault, unlucky in zip(faults, callers, strict=True):
+            asked = len(stage.openai.requests)
             stage.openai.misbehave(fault)
             await unlucky.say("a question")
-            await exchange(healthy)
-            events = await stage.home.until(unlucky.sid, "agent_turn", 2)
-            await unlucky.hears_out()
+            await unlucky.until(lambda n=asked: len(stage.openai.requests) > n)  # type: ignore[misc]
+        await exchange(healthy)
+        for unlucky in callers:
+            await stage.home.until(unlucky.sid, "agent_turn", 2)
             await unlucky.asks("are you better")
             await unlucky.leaves()
-            events = await stage.home.over(unlucky.sid)
-            assert said(events)[-1] == "You said: are you better", fault
-            if fault.what != "garbage":  # one message without sense may be skipped
-                assert APOLOGY in said(events), fault
-                assert [where for where, _ in errors(events)] == ["llm"], fault
+    for fault, unlucky in zip(faults, callers, strict=True):
+        events = await stage.home.over(unlucky.sid)
+        assert said(events)[-1] == "You said: are you better", fault
+        if fault.what != "garbage":  # one message without sense may be skipped
+            assert APOLOGY in said(events), fault
+            assert [where for where, _ in errors(events)] == ["llm"], fault
 
 
 async def test_a_model_that_hangs_for_one_call(stage: Scene) -> None:

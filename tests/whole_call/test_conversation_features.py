@@ -10,11 +10,11 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
-from stayline import CallInfo, RejectCall, tool
-from stayline.timeline import AgentTurn, Interruption, UserTurn
 from temporalio.client import Client
 from temporalio.testing import WorkflowEnvironment
 
+from stayline import CallInfo, RejectCall, tool
+from stayline.timeline import AgentTurn, Interruption, UserTurn
 from tests.fakes.llm import Call, Say
 from tests.whole_call.house import Scene, client_of, scene, vendor_agent
 from tests.whole_call.webhook import Webhook

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from stayline.timeline import LimitReached
 from temporalio.client import Client
 
+from stayline.timeline import LimitReached
 from tests.whole_call.house import scene, vendor_agent
 
 
 async def test_limits_end_calls(client: Client, tmp_path: Path) -> None:
     """Three calls at once: one of a second, one that falls silent, one that speaks when it is asked to."""
-    short = vendor_agent(name="short", greeting="Hi.", limit_text="Time is up.", max_duration=1, numbers=["+15550100003"])
+    short = vendor_agent(
+        name="short", greeting="Hi.", limit_text="Time is up.", max_duration=1, numbers=["+15550100003"]
+    )
     quiet = vendor_agent(
         name="quiet",
         greeting="Hi.",

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from temporalio.client import WorkflowUpdateFailedError
+from temporalio.testing import WorkflowEnvironment
+
 from stayline.lab.call import Behaviour, DialOutcome
 from stayline.messages import Accepted, SayText
 from stayline.names import call_workflow_id
 from stayline.timeline import Commanded, TransferSettled
-from temporalio.client import WorkflowUpdateFailedError
-from temporalio.testing import WorkflowEnvironment
-
 from tests.conftest import SCRIPTS
 from tests.fakes.llm import Say
 from tests.whole_call.house import Scene, client_of, scene, vendor_agent
@@ -102,7 +102,7 @@ async def test_transfer_by_the_command_line_is_answered(stage: Scene) -> None:
     await caller.call.wait()
     events = await stage.home.over(caller.sid)
     assert said(events) == [GREETING, CONNECTING]
-    assert [e.detail for e in stage.carrier.log.of("dial", caller.sid)][0] == "+15550100010 answered"
+    assert stage.carrier.log.of("dial", caller.sid)[0].detail == "+15550100010 answered"
     settled = next(e for e in events if isinstance(e, TransferSettled))
     assert (settled.to, settled.outcome) == ("+15550100010", "answered")
     assert (await stage.home.snapshot(caller.sid)).outcome == "transferred"

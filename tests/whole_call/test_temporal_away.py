@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from media_bridge.server.webhooks import APOLOGY
 
+from media_bridge.server.webhooks import APOLOGY
 from tests.whole_call.stack import Stack, contains, stack, story, turns
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -36,7 +36,7 @@ async def test_a_call_goes_on_and_a_new_one_is_held(town: Stack) -> None:
     back_at = loop.time() + AWAY
     newcomer = town.caller()
     await newcomer.ring(town.carrier)
-    said = []
+    said: list[str] = []
     while loop.time() < back_at:
         said.append(f"number {len(said) + 1}")
         await caller.asks(said[-1])

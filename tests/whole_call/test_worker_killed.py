@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.whole_call import agents
-from tests.whole_call.stack import Stack, contains, exists, stack, story, turns
+from tests.whole_call.stack import Stack, contains, stack, story, turns
 
 
 async def test_a_tool_outlives_its_worker(tmp_path: Path) -> None:
@@ -18,7 +18,7 @@ async def test_a_tool_outlives_its_worker(tmp_path: Path) -> None:
         caller = await town.greeted()
         await caller.say("book a table")
         begun = agents.begun(tmp_path, caller.sid)
-        await exists(begun)
+        await contains(begun)
         town.processes.worker.kill()
         await town.processes.worker.wait()
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 import aiohttp
+
 from media_bridge.carriers import signature
 from stayline import names
-
 from tests.whole_call.house import TOKEN
 
 
@@ -26,7 +26,9 @@ class Webhook:
 
     async def stream_token(self, call_id: str, **form: str) -> str:
         """Have a call admitted; the token that its stream would carry."""
-        status, twiml = await self.post(names.INBOUND_PATH, {"CallSid": call_id, "To": "+1555", "From": "+1556", **form})
+        status, twiml = await self.post(
+            names.INBOUND_PATH, {"CallSid": call_id, "To": "+1555", "From": "+1556", **form}
+        )
         assert status == 200
         parameter = ElementTree.fromstring(twiml).find("Connect/Stream/Parameter")
         assert parameter is not None
