@@ -21,6 +21,7 @@ from pathlib import Path
 
 import psutil
 import structlog
+
 from stayline.commands.demo import demo_folder
 from stayline.commands.local import LabAccount, LocalStack, free_port
 from stayline.lab.carrier import LabCarrier

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stayline import tool
 from temporalio.client import Client
 
+from stayline import tool
+from stayline.timeline import AgentTurn, UserTurn
+from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.llm import Call, Say
 from tests.whole_call.house import house, vendor_agent, vendors
 
@@ -16,34 +18,55 @@ from tests.whole_call.house import house, vendor_agent, vendors
 @tool(retries=3, backoff=0.1)
 async def get_weather(location: str) -> str:
     """Get the weather."""
-    return f"It is sunny in {location}."
+    return f"sunny in {location}"
 
 
-def answer(body: dict[str, Any]) -> list[Any]:
-    """Uses the weather tool once, then tells the result."""
-    items = body["input"]
-    if items[-1].get("type") == "function_call_output":
-        return [Say("The weather: " + items[-1]["output"])]
+def by_openai(body: dict[str, Any]) -> list[Any]:
+    """Uses the weather tool once, then tells its result."""
+    last = body["input"][-1]
+    if last.get("type") == "function_call_output":
+        return [Say(f"It is {last['output']}.")]
     return [Call("get_weather", {"location": "Boston"})]
 
 
+def by_anthropic(body: dict[str, Any]) -> list[Any]:
+    content = body["messages"][-1]["content"]
+    results = [block for block in content if isinstance(block, dict) and block.get("type") == "tool_result"]
+    if results:
+        return [Say(f"It is {results[0]['content']}.")]
+    return [Call("get_weather", {"location": "Boston"})]
+
+
+@pytest.mark.parametrize(
+    ("stt", "llm", "tts", "voice"),
+    [
+        ("deepgram/nova-3", "openai/gpt-6-luna", "elevenlabs/eleven_flash_v2_5", "21m00Tcm4TlvDq8ikWAM"),
+        ("deepgram/flux-general-en", "anthropic/claude-haiku-5-5", "deepgram/aura-2-thalia-en", ""),
+    ],
+    ids=["deepgram-openai-elevenlabs", "flux-anthropic-aura"],
+)
 async def test_a_call_through_three_vendors(
-    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stt: str, llm: str, tts: str, voice: str
 ) -> None:
-    async with vendors(monkeypatch, ["what is the weather in Boston"], answer) as (deepgram, openai, elevenlabs):
-        async with house(client, tmp_path, vendor_agent(tools=[get_weather])) as home:
+    agent = vendor_agent(stt=stt, llm=llm, tts=tts, voice=voice, tools=[get_weather])
+    async with (
+        FakeAnthropic(by_anthropic) as anthropic,
+        vendors(monkeypatch, ["what is the weather in Boston"], by_openai) as (deepgram, _, _),
+    ):
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", anthropic.url)
+        monkeypatch.setenv("ANTHROPIC_API_KEY", anthropic.key)
+        async with house(client, tmp_path, agent) as home:
             result = await home.call([{"say": "What is the weather in Boston?"}, {"hang_up": True}])
             events = await home.over(result.call_sid)
             snapshot = await home.snapshot(result.call_sid)
-    assert [
-        (e.type, e.text)
-        for e in events
-        if e.type in ("user_turn", "agent_turn") and getattr(e, "source", "") != "filler"
-    ] == [
+        heard = next(request for request in deepgram.requests if "/listen" in request.path)
+    turns = [e for e in events if isinstance(e, UserTurn) or (isinstance(e, AgentTurn) and e.source != "filler")]
+    assert [(turn.type, turn.text) for turn in turns] == [
         ("agent_turn", "Hello! How can I help?"),
         ("user_turn", "what is the weather in Boston"),
-        ("agent_turn", 'The weather: "It is sunny in Boston."'),
+        ("agent_turn", 'It is "sunny in Boston".'),
     ]
+    assert heard.param("tag") == [result.call_sid], "the call can be found at the vendor"
     assert snapshot.outcome == "caller_hung_up"
     assert snapshot.metrics.tool_call_count == 1
     assert snapshot.metrics.session_count == 1
