@@ -35,7 +35,8 @@ def out() -> Console:
 def fail(error: StaylineError) -> typer.Exit:
     """Print what happened and what to do about it on standard error; the caller raises what it returns."""
     console = Console(stderr=True, highlight=False)
-    console.print(Text.assemble(("error: ", "bold red"), clean(error.message)), soft_wrap=True)
+    message = "\n".join(clean(line) for line in error.message.splitlines())
+    console.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
     if error.fix:
         console.print(Text(f"       {clean(error.fix)}"), soft_wrap=True)
     return typer.Exit(EXIT_USAGE if isinstance(error, UsageError | ConfigError) else EXIT_REFUSED)
