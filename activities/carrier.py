@@ -52,6 +52,10 @@ class CarrierActivities:
     def __init__(self, credentials: TwilioCredentials) -> None:
         self._credentials = credentials
 
+    def warm(self) -> None:
+        """Have the SDK import what a request needs: about a second that a lost call would wait for."""
+        _ = self._client.calls
+
     @activity.defn
     def hang_up(self, ask: HangUp) -> bool:
         """End the call. False: it was over already."""

@@ -160,8 +160,9 @@ class Session:
                 pass
 
     def stream_gone(self, reason: CloseReason) -> None:
-        """The stream ended; without effect when the session is closing by itself."""
+        """The stream ended. The first reason counts; a session that closes by itself has one already."""
         if not self._closing:
+            self._closing = True
             self._reason = reason
             self._pipeline.stream_gone()
 

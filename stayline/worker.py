@@ -52,6 +52,8 @@ def build_worker(
     """
     tools, policies = ToolActivities(agents), PolicyActivities(agents)
     carrier = CarrierActivities(credentials or TwilioCredentials())
+    threads = ThreadPoolExecutor(THREADS, thread_name_prefix="activity")
+    threads.submit(carrier.warm)
     throttle = timedelta(milliseconds=200)
     return Worker(
         client,
@@ -64,7 +66,7 @@ def build_worker(
             carrier.redirect_call,
             *records_activities,
         ],
-        activity_executor=ThreadPoolExecutor(THREADS, thread_name_prefix="activity"),
+        activity_executor=threads,
         # Data vocabulary need not be made anew for every workflow: importing it costs more than a call's start.
         workflow_runner=SandboxedWorkflowRunner(
             restrictions=SandboxRestrictions.default.with_passthrough_modules("stayline", "pydantic")

@@ -56,6 +56,7 @@ class _Connection:
         self._backlog = Backlog()
         self._session: Session | None = None
         self._attached: asyncio.Task[None] | None = None
+        self._gone = False
 
     async def run(self) -> None:
         try:
@@ -121,6 +122,8 @@ class _Connection:
         try:
             await asyncio.sleep(0)  # let the pipeline start before it gets what has gathered
             self._backlog.hand_over(session)
+            if self._gone:
+                session.stream_gone("lost")
             await asyncio.shield(running)
         finally:
             if not running.done():
@@ -131,11 +134,11 @@ class _Connection:
 
     async def _leave(self) -> None:
         """The socket is done: end the session as what it was, and wait for its last records."""
-        if self._session is not None and not self._protocol.stopped:
+        self._gone = True
+        if self._session is not None:
             self._session.stream_gone("lost")
         if self._attached is not None:
-            if self._session is None:
-                self._attached.cancel()
+            # A grant that is under way is waited for: the workflow must hear that its session is closed.
             await asyncio.wait({self._attached})
             if not self._attached.cancelled() and (error := self._attached.exception()) is not None:
                 log.error("session_failed", kind=type(error).__name__, exc_info=error)
