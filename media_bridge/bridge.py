@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Mapping
 
 import aiohttp
@@ -12,21 +11,20 @@ from aiohttp import web
 from temporalio.client import Client
 
 from media_bridge.lease import BridgeActivities, hold_lease, lease_worker
-from media_bridge.providers.loading import Providers, load_providers
-from media_bridge.records import SpoolResender
-from media_bridge.session import Session
+from media_bridge.providers.loading import Providers
+from media_bridge.server.app import build_app
+from media_bridge.shared import Shared
 from stayline import telemetry
 from stayline.agent import Agent
-from stayline.errors import ConfigError, ProviderError
+from stayline.errors import ConfigError, ProviderError, StaylineError
 from stayline.messages import LeaseState
-from stayline.models import AgentSpec
 from stayline.settings import Settings, TwilioCredentials
 
 log = structlog.get_logger(__name__)
 
 
-class Bridge:
-    """Everything that the sessions of one process share.
+class Bridge(Shared):
+    """One bridge process.
 
     Args:
         agents: by name; their providers are loaded and warmed by `start`.
@@ -35,35 +33,12 @@ class Bridge:
     def __init__(
         self, settings: Settings, twilio: TwilioCredentials, agents: Mapping[str, Agent], client: Client
     ) -> None:
-        self.settings = settings
-        self.twilio = twilio
-        self.agents = dict(agents)
-        self.client = client
-        # Unique for every process: a lease offered to a dead process must not find its successor.
-        self.id = f"{settings.bridge_id}-{secrets.token_hex(2)}"
-        self.sessions: dict[tuple[str, int], Session] = {}  #: by call and session number
-        self.draining = False
-        self.leased = asyncio.Event()
-        self.spool = SpoolResender(client, settings.spool_dir)
+        super().__init__(settings, twilio, agents, client)
+        self.address: tuple[str, int] = settings.listen
         self._activities = BridgeActivities(self.find, self._lease_state)
-        self._providers: dict[str, Providers] = {}
         self._background: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
-        self.address: tuple[str, int] = settings.listen
-
-    @property
-    def full(self) -> bool:
-        return len(self.sessions) >= self.settings.max_calls
-
-    def find(self, call_id: str, number: int) -> Session | None:
-        return self.sessions.get((call_id, number))
-
-    def providers_for(self, agent: AgentSpec) -> Providers:
-        """The agent's providers: one set per configuration, shared by all its calls."""
-        key = repr((agent.stt, agent.llm, agent.tts, agent.voice, agent.language, agent.options))
-        if key not in self._providers:
-            self._providers[key] = load_providers(agent)
-        return self._providers[key]
+        self._site: web.TCPSite | None = None
 
     async def start(self) -> None:
         """Load and warm the providers, take the lease, then listen.
@@ -71,8 +46,6 @@ class Bridge:
         Raises:
             ConfigError: the address is taken.
         """
-        from media_bridge.server.app import build_app
-
         for agent in self.agents.values():
             await _warm(self.providers_for(agent.spec()))
         worker = lease_worker(self.client, self.id, self._activities)
@@ -97,11 +70,18 @@ class Bridge:
         self.address = self._runner.addresses[0][:2]
         log.info("bridge_started", bridge=self.id, address=f"{self.address[0]}:{self.address[1]}")
 
+    async def broken(self) -> None:
+        """Never returns; raises what a part of the bridge failed with, so that the process is restarted."""
+        done, _ = await asyncio.wait(self._background, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+        raise StaylineError("A part of the bridge ended by itself.", retryable=True)
+
     async def stop(self) -> None:
         """Drain: take no more calls, hand over or finish the ones held, give the lease back, stop."""
         self.draining = True
         log.info("bridge_draining", calls=len(self.sessions))
-        if self._runner is not None:
+        if self._site is not None:
             await self._site.stop()
         await self._hand_over()
         self._activities.drained.set()
@@ -113,7 +93,7 @@ class Bridge:
             await asyncio.wait(self._background, timeout=10)
         if self._runner is not None:
             await self._runner.cleanup()
-        for providers in self._providers.values():
+        for providers in self.providers.values():
             await providers.aclose()
         log.info("bridge_stopped", bridge=self.id)
 

@@ -63,7 +63,7 @@ class Grant(Model):
     messages: tuple[Message, ...] = ()  #: the conversation so far
     running_tools: tuple[ToolCall, ...] = ()  #: ask again with the same id to get their outcome
     seconds_left: float
-    resumed: bool = False  #: an earlier session was lost: say so, then go on
+    resumed: bool = False  #: the session before was cut, not handed over: say so, then go on
     note: str = ""  #: why the caller is back, e.g. a failed transfer; already among the messages
     traceparent: str | None = None
 

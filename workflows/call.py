@@ -224,7 +224,7 @@ class CallWorkflow:
             messages=tuple(conversation(state.timeline, state.tools, state.agent)),
             running_tools=tuple(run.call for run in state.running_tools),
             seconds_left=state.seconds_left(now),
-            resumed=session.number > 1,
+            resumed=state.was_cut,
             note=note,
             traceparent=self._start.traceparent,
         )

@@ -229,6 +229,11 @@ class CallState(BaseModel):
         self.heard(now)
         return session, replaced
 
+    @property
+    def was_cut(self) -> bool:
+        """The session before this one did not end by its bridge's own will: the caller heard it break."""
+        return len(self.sessions) > 1 and self.sessions[-2].closed != "closed"
+
     def detach(self, reason: CloseReason | Literal["asked", "transfer"], now: datetime) -> None:
         """The attached session's stream is gone."""
         if self.attached is not None:

@@ -12,15 +12,14 @@ clock: times come with the events. Three rules carry it:
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
 from media_bridge.conversation import commands as do
 from media_bridge.conversation import events as ev
-from media_bridge.conversation.clauses import Clauses
 from media_bridge.conversation.history import History
+from media_bridge.conversation.speech import Reply, Utterance
 from stayline.models import AgentSpec, Message, NoteMessage, ToolCall, ToolOutcome, UserMessage
 from stayline.timeline import (
     ASIDES,
@@ -29,7 +28,6 @@ from stayline.timeline import (
     Dtmf,
     Interruption,
     TimelineEvent,
-    TurnLatency,
     UserTurn,
 )
 
@@ -39,32 +37,6 @@ CLOSE_MS: Final = 15_000
 """A goodbye that is not over after this long is cut."""
 OPEN_TURN_MS: Final = 5000
 """A caller turn without a new word for this long is taken as over: its recogniser was lost."""
-
-
-@dataclasses.dataclass(slots=True)
-class _Utterance:
-    """Something the agent is saying: opened with its first clause, over with SpeechEnded."""
-
-    id: int
-    source: AgentSource
-    reply: _Reply | None = None
-    text: str = ""
-    latency: TurnLatency | None = None
-    tool_calls: list[str] = dataclasses.field(default_factory=list)
-
-
-@dataclasses.dataclass(slots=True)
-class _Reply:
-    """A reply that the language model is generating."""
-
-    id: int
-    started_ms: int
-    speech_end_ms: int | None  #: when the caller stopped speaking; None when no turn led to this reply
-    turn_ms: int | None  #: when the turn was found to be over
-    clauses: Clauses = dataclasses.field(default_factory=Clauses)
-    utterance: _Utterance | None = None
-    first_token_ms: int | None = None
-    calls: list[str] = dataclasses.field(default_factory=list)
 
 
 class Conversation:
@@ -97,8 +69,8 @@ class Conversation:
         self._now = 0
         self._out: list[do.Command] = []
         self._next_id = 1
-        self._speech: dict[int, _Utterance] = {}
-        self._reply: _Reply | None = None
+        self._speech: dict[int, Utterance] = {}
+        self._reply: Reply | None = None
         self._needs_reply = False
         self._turn_end: tuple[int | None, int] | None = None  #: (speech end, turn decided) of the open question
         self._caller_talking = False  #: words of an open caller turn were heard
@@ -294,7 +266,7 @@ class Conversation:
         self._needs_reply = False
         speech_end, turn = self._turn_end or (None, None)
         self._turn_end = None
-        self._reply = _Reply(self._new_id(), self._now, speech_end, turn)
+        self._reply = Reply(self._new_id(), self._now, speech_end, turn)
         self._out.append(do.StartReply(self._reply.id, self._history.messages()))
 
     def _only_fillers(self) -> bool:
@@ -309,7 +281,7 @@ class Conversation:
         for clause in reply.clauses.feed(text):
             self._say_clause(reply, clause)
 
-    def _say_clause(self, reply: _Reply, clause: str) -> None:
+    def _say_clause(self, reply: Reply, clause: str) -> None:
         if reply.utterance is None:
             reply.utterance = self._open("reply", reply)
         self._say(reply.utterance, clause)
@@ -360,7 +332,7 @@ class Conversation:
             reply.utterance.tool_calls += reply.calls
             self._out.append(do.EndUtterance(reply.utterance.id))
 
-    def _current(self, reply_id: int) -> _Reply | None:
+    def _current(self, reply_id: int) -> Reply | None:
         return self._reply if self._reply is not None and self._reply.id == reply_id else None
 
     # --- tools ---
@@ -400,13 +372,13 @@ class Conversation:
 
     # --- speech ---
 
-    def _open(self, source: AgentSource, reply: _Reply | None = None) -> _Utterance:
-        utterance = _Utterance(self._new_id(), source, reply)
+    def _open(self, source: AgentSource, reply: Reply | None = None) -> Utterance:
+        utterance = Utterance(self._new_id(), source, reply)
         self._speech[utterance.id] = utterance
         self._history.open_speech(utterance.id, spoken_to_model=source not in ASIDES)
         return utterance
 
-    def _say(self, utterance: _Utterance, text: str) -> None:
+    def _say(self, utterance: Utterance, text: str) -> None:
         utterance.text += text
         self._history.extend_speech(utterance.id, text)
         self._out.append(do.Say(utterance.id, text))
@@ -423,12 +395,7 @@ class Conversation:
         reply = utterance.reply if utterance else None
         if utterance is None or reply is None:
             return
-        utterance.latency = TurnLatency(
-            endpoint_ms=_between(reply.speech_end_ms, reply.turn_ms),
-            llm_ms=_between(reply.started_ms, reply.first_token_ms),
-            tts_ms=tts_ms,
-            total_ms=_between(reply.speech_end_ms, self._now),
-        )
+        utterance.latency = reply.latency(tts_ms, self._now)
 
     def _speech_ended(self, ended: ev.SpeechEnded) -> None:
         utterance = self._speech.pop(ended.utterance, None)
@@ -514,7 +481,3 @@ class Conversation:
     def _new_id(self) -> int:
         self._next_id += 1
         return self._next_id - 1
-
-
-def _between(start: int | None, end: int | None) -> int | None:
-    return None if start is None or end is None else max(0, end - start)

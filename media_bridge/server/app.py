@@ -6,9 +6,9 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from media_bridge.bridge import Bridge
 from media_bridge.server.stream import StreamHandler
 from media_bridge.server.webhooks import Webhooks
+from media_bridge.shared import Shared
 from stayline import names, telemetry
 
 log = structlog.get_logger(__name__)
@@ -17,7 +17,7 @@ MAX_BODY = 64 * 1024
 """Bytes of a request's body; a carrier's webhook has about 1 kB."""
 
 
-def build_app(bridge: Bridge) -> web.Application:
+def build_app(bridge: Shared) -> web.Application:
     """The bridge's HTTP application."""
     webhooks = Webhooks(bridge)
     stream = StreamHandler(bridge)

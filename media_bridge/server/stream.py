@@ -9,10 +9,10 @@ import structlog
 from aiohttp import WSMsgType, web
 
 from media_bridge.admission import token_hash
-from media_bridge.bridge import Bridge
 from media_bridge.call_link import CallLink, SessionRefused
 from media_bridge.carriers import signature, twilio_stream
 from media_bridge.session import Backlog, Session
+from media_bridge.shared import Shared
 from stayline import logs, telemetry
 from stayline.errors import StaylineError
 from stayline.messages import OpenSession
@@ -27,7 +27,7 @@ POLICY_VIOLATION = 1008
 class StreamHandler:
     """`/ws/media-stream`."""
 
-    def __init__(self, bridge: Bridge) -> None:
+    def __init__(self, bridge: Shared) -> None:
         self._bridge = bridge
         self._settings = bridge.settings
 
@@ -49,7 +49,7 @@ class StreamHandler:
 class _Connection:
     """Reads one socket. The reader never waits for anything but the socket."""
 
-    def __init__(self, bridge: Bridge, socket: web.WebSocketResponse) -> None:
+    def __init__(self, bridge: Shared, socket: web.WebSocketResponse) -> None:
         self._bridge = bridge
         self._socket = socket
         self._protocol = twilio_stream.StreamProtocol()

@@ -14,8 +14,8 @@ from aiohttp import web
 from multidict import MultiDictProxy
 
 from media_bridge import admission
-from media_bridge.bridge import Bridge
 from media_bridge.carriers import signature, twiml
+from media_bridge.shared import Shared
 from stayline import logs, names, telemetry
 from stayline.agent import agent_for
 from stayline.messages import CarrierStatus, DialStatus, Step
@@ -38,7 +38,7 @@ Form = MultiDictProxy[Any]
 class Webhooks:
     """`/voice/inbound`, `/voice/next` and `/voice/status`."""
 
-    def __init__(self, bridge: Bridge) -> None:
+    def __init__(self, bridge: Shared) -> None:
         self._bridge = bridge
         self._settings = bridge.settings
         self._auth_token = bridge.twilio.auth_token.get_secret_value()

@@ -48,7 +48,11 @@ async def serve(settings: Settings, references: Sequence[str]) -> None:
     stop = _stop_signal()
     try:
         await bridge.start()
-        await stop.wait()
+        broken, stopped = asyncio.create_task(bridge.broken()), asyncio.create_task(stop.wait())
+        await asyncio.wait({broken, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if broken.done():
+            await broken
+        broken.cancel()
     finally:
         await bridge.stop()
         telemetry.shutdown()

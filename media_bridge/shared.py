@@ -1,0 +1,49 @@
+"""What all sessions of a bridge process share: settings, agents, providers, the sessions themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+
+from temporalio.client import Client
+
+from media_bridge.providers.loading import Providers, load_providers
+from media_bridge.records import SpoolResender
+from media_bridge.session import Session
+from stayline.agent import Agent
+from stayline.models import AgentSpec
+from stayline.settings import Settings, TwilioCredentials
+
+
+class Shared:
+    """The state of one bridge process; routes and sessions hold it, `media_bridge.bridge` starts and stops it."""
+
+    def __init__(
+        self, settings: Settings, twilio: TwilioCredentials, agents: Mapping[str, Agent], client: Client
+    ) -> None:
+        self.settings = settings
+        self.twilio = twilio
+        self.agents = dict(agents)
+        self.client = client
+        # Unique for every process: a lease offered to a dead process must not find its successor.
+        self.id = f"{settings.bridge_id}-{secrets.token_hex(2)}"
+        self.sessions: dict[tuple[str, int], Session] = {}  #: by call and session number
+        self.draining = False
+        self.leased = asyncio.Event()
+        self.spool = SpoolResender(client, settings.spool_dir)
+        self.providers: dict[str, Providers] = {}
+
+    @property
+    def full(self) -> bool:
+        return len(self.sessions) >= self.settings.max_calls
+
+    def find(self, call_id: str, number: int) -> Session | None:
+        return self.sessions.get((call_id, number))
+
+    def providers_for(self, agent: AgentSpec) -> Providers:
+        """The agent's providers: one set per configuration, shared by all its calls."""
+        key = repr((agent.stt, agent.llm, agent.tts, agent.voice, agent.language, agent.options))
+        if key not in self.providers:
+            self.providers[key] = load_providers(agent)
+        return self.providers[key]
