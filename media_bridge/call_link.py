@@ -84,8 +84,15 @@ class CallLink:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def end(self, why: str) -> None:
-        """Ask the workflow to end the call, because this bridge cannot hold the conversation."""
-        await self._handle.signal("end", EndCall(by="bridge", why=why, say=""), rpc_timeout=timedelta(seconds=5))
+        """Ask the workflow to end the call, because this bridge cannot hold the conversation.
+
+        While Temporal is away nobody hears it; the workflow's silence limit then ends the call.
+        """
+        command = EndCall(by="bridge", why=why, say="")
+        try:
+            await self._handle.signal("end", command, rpc_timeout=timedelta(seconds=5))
+        except RPCError as error:
+            log.warning("end_not_delivered", status=error.status.name)
 
 
 def _failed(call: ToolCall, error: str) -> ToolOutcome:

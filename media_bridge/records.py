@@ -82,6 +82,7 @@ class RecordSender:
                     await self._send_batch()
         if self._waiting:
             log.warning("records_spooled", waiting=len(self._waiting))
+            telemetry.metrics.records_waiting(-len(self._waiting))  # the spool's, not this sender's, from now on
 
     async def _send_batch(self) -> None:
         events = tuple(list(self._waiting)[:BATCH])

@@ -99,10 +99,7 @@ class Agent:
                 max_duration=_seconds(max_duration),
                 transfers=transfers or {},
                 options=options or {},
-                **{
-                    key: _seconds(value) if isinstance(value, timedelta) else value
-                    for key, value in details.items()
-                },
+                **{key: _seconds(value) for key, value in details.items()},
             )
         except ValidationError as error:
             first = error.errors()[0]
@@ -152,8 +149,9 @@ def _interruption(mode: str) -> InterruptionMode:
     raise ConfigError(f"interruption={mode!r} is not a mode.", fix=closest(mode, list(modes)))
 
 
-def _seconds(value: timedelta | float) -> float:
-    return value.total_seconds() if isinstance(value, timedelta) else float(value)
+def _seconds(value: Any) -> Any:
+    """A timedelta in seconds; whatever else it is, the spec's own type judges."""
+    return value.total_seconds() if isinstance(value, timedelta) else value
 
 
 def _refs(role: Role, value: ProviderRef) -> tuple[str, ...]:
@@ -202,8 +200,8 @@ def load_agents(references: Sequence[str]) -> dict[str, Agent]:
     claimed: dict[str, str] = {}
     for reference in references:
         module_name, colon, variable = reference.partition(":")
-        if not colon:
-            raise ConfigError(f"--agent {reference!r} names no variable.", fix="Write module:variable.")
+        if not colon or not module_name or not variable:
+            raise ConfigError(f"--agent {reference!r} is not module:variable.", fix="e.g. my_agent:agent.")
         agent = getattr(_import(module_name, reference), variable, None)
         if not isinstance(agent, Agent):
             raise ConfigError(f"--agent {reference!r}: {variable!r} is not an Agent there.")
@@ -241,12 +239,19 @@ def _import(module_name: str, reference: str) -> Any:
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name and module_name.startswith(error.name):
+        if error.name and f"{module_name}.".startswith(f"{error.name}."):
             raise ConfigError(
                 f"--agent {reference!r}: there is no module {module_name!r}.",
                 fix="Run it from the folder that holds the module, or give a path to the file.",
             ) from error
         raise
+    except TypeError as error:
+        if not module_name.startswith("."):
+            raise
+        raise ConfigError(
+            f"--agent {reference!r}: a relative module is relative to nothing here.",
+            fix="Write its whole name, or give a path to the file.",
+        ) from error
 
 
 def agent_for(agents: dict[str, Agent], number: str) -> Agent | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -75,7 +77,8 @@ class Settings(BaseSettings):
     @field_validator("listen_addr", "metrics_addr", "temporal_metrics_addr")
     @classmethod
     def _host_and_port(cls, value: str) -> str:
-        if value and not value.rpartition(":")[2].isdigit():
+        port = value.rpartition(":")[2]
+        if value and not (port.isdecimal() and int(port) < 2**16):
             raise ValueError("write host:port, e.g. 127.0.0.1:8080")
         return value
 
@@ -141,21 +144,27 @@ def load_settings(**values: Any) -> Settings:
     _refuse_unknown_environment(os.environ)
     try:
         return Settings(**{key: value for key, value in values.items() if value is not None})
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{FILE} is not TOML: {error}.") from error
+    except SettingsError as error:
+        raise ConfigError(f"{error}.", fix='A list in the environment is JSON, e.g. ["my_agent:agent"].') from error
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
+        reason = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             raise ConfigError(
                 f"There is no setting {name!r} ({FILE} or code).",
                 fix=closest(name, list(Settings.model_fields)),
             ) from error
         raise ConfigError(
-            f"Setting {name!r} ({PREFIX}{name.upper()}): {first['msg']}.", fix=f"It was {first['input']!r}."
+            f"Setting {name!r} ({PREFIX}{str(first['loc'][0]).upper()}): {reason}.",
+            fix=f"It was {first['input']!r}.",
         ) from error
 
 
 def _refuse_unknown_environment(environment: Mapping[str, str]) -> None:
     known = [PREFIX + name.upper() for name in Settings.model_fields]
     for name in environment:
-        if name.startswith(PREFIX) and name.upper() not in known:
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
             raise ConfigError(f"There is no setting {name} (environment).", fix=closest(name, known))

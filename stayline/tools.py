@@ -10,9 +10,10 @@ import asyncio
 import dataclasses
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, get_type_hints, overload
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints, overload
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
 from stayline.errors import ConfigError, ToolError
@@ -71,13 +72,15 @@ class Tool:
         except ValidationError as error:
             faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors())
             raise ToolError(f"Wrong arguments for {self.spec.name}: {faults}") from error
-        kwargs = {name: getattr(values, name) for name in type(values).model_fields}
+        kwargs = {str(field.alias): getattr(values, name) for name, field in type(values).model_fields.items()}
         for name, kind in self._injected.items():
             kwargs[name] = context if kind is ToolContext else context.call
         if inspect.iscoroutinefunction(self.function):
             result = await self.function(**kwargs)
         else:
             result = await asyncio.to_thread(self.function, **kwargs)
+            if inspect.isawaitable(result):  # a coroutine function that a plain decorator hides
+                result = await result
         return TypeAdapter(Any).dump_python(result, mode="json")
 
 
@@ -135,15 +138,26 @@ def tool(
         tool_name = name or function.__name__
         if tool_name in BUILTIN_TOOLS:
             raise ConfigError(f"The tool name {tool_name!r} belongs to Stayline.", fix="Choose another name.")
-        if not tool_name.replace("_", "").isalnum() or len(tool_name) > 64:
+        if not (tool_name.isascii() and tool_name.replace("_", "").isalnum()) or len(tool_name) > 64:
             raise ConfigError(
                 f"The tool name {tool_name!r} is not one that language models accept.",
                 fix="Use letters, digits and underscores, at most 64.",
+            )
+        limits = (retries, attempt_timeout, total_timeout, heartbeat_timeout or 1, backoff, approval_timeout)
+        if not isinstance(retries, int) or not all(isinstance(limit, int | float) for limit in limits):
+            raise ConfigError(
+                f"Tool {tool_name!r}: a limit is not a number.",
+                fix="Give times in seconds, and retries as a whole number.",
             )
         if retries < 0 or attempt_timeout <= 0 or total_timeout < attempt_timeout or backoff <= 0:
             raise ConfigError(
                 f"Tool {tool_name!r}: the limits contradict each other.",
                 fix="Needed: retries >= 0, attempt_timeout > 0, total_timeout >= attempt_timeout, backoff > 0.",
+            )
+        if approval_timeout <= 0 or (heartbeat_timeout is not None and heartbeat_timeout <= 0):
+            raise ConfigError(
+                f"Tool {tool_name!r}: a timeout is not above 0.",
+                fix="Needed: approval_timeout > 0, and heartbeat_timeout > 0 or None.",
             )
         arguments, injected = _arguments_of(function, tool_name)
         spec = ToolSpec(
@@ -166,10 +180,14 @@ def tool(
 
 
 def _arguments_of(function: Callable[..., Any], tool_name: str) -> tuple[type[BaseModel], dict[str, type]]:
-    """A pydantic model of the parameters that the model fills in, and the parameters that Stayline fills in."""
+    """A pydantic model of the parameters that the model fills in, and the parameters that Stayline fills in.
+
+    A parameter is a field's alias, so that any name will do: pydantic drops fields with a leading underscore and
+    refuses those that its own methods are called.
+    """
     try:
         hints = get_type_hints(function, include_extras=True)
-    except NameError as error:
+    except (NameError, AttributeError, SyntaxError, TypeError) as error:
         raise ConfigError(
             f"Tool {tool_name!r}: an annotation cannot be resolved ({error}).",
             fix="Import the type at module level, where the tool is defined.",
@@ -188,19 +206,26 @@ def _arguments_of(function: Callable[..., Any], tool_name: str) -> tuple[type[Ba
                 fix="Annotate it, e.g. `date: str`.",
             )
         kind = hints[parameter.name]
-        if kind in (CallInfo, ToolContext):
-            injected[parameter.name] = kind
+        if (given := _injected(kind)) is not None:
+            injected[parameter.name] = given
             continue
-        fields[parameter.name] = (kind, ... if parameter.default is parameter.empty else parameter.default)
+        default = ... if parameter.default is parameter.empty else parameter.default
+        fields[f"p{len(fields)}"] = (Annotated[kind, Field(alias=parameter.name)], default)
     try:
         model = create_model(f"{tool_name}_arguments", __config__=ConfigDict(extra="forbid"), **fields)
         model.model_json_schema()
-    except (PydanticSchemaGenerationError, PydanticUserError, TypeError) as error:
+    except (PydanticSchemaGenerationError, PydanticUserError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"Tool {tool_name!r}: a parameter's type has no JSON schema ({str(error).splitlines()[0]})",
             fix="Use str, int, float, bool, dates, Literal, lists, dicts or pydantic models.",
         ) from error
     return model, injected
+
+
+def _injected(kind: Any) -> type | None:
+    """The class that Stayline passes for this annotation, also where it is written as optional."""
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return next((known for known in (CallInfo, ToolContext) if known in kinds), None)
 
 
 def _schema_of(arguments: type[BaseModel]) -> dict[str, Any]:

@@ -135,8 +135,14 @@ class Playout:
 
     # --- utterances in ---
 
-    def add_text(self, utterance: int, text: str) -> None:
-        self._track(utterance).text += text
+    def add_text(self, utterance: int, text: str) -> bool:
+        """Append a clause; True when it opened the utterance."""
+        track = self._find(utterance)
+        if track is not None:
+            track.text += text
+            return False
+        self._tracks.append(_Track(utterance, text))
+        return True
 
     def add_audio(self, utterance: int, audio: bytes, chars: int | None) -> None:
         """Append synthesised audio; `chars`: characters of the utterance spoken at its end, where known."""
@@ -285,13 +291,6 @@ class Playout:
         self._sent = self._played = 0
         self._played_at = now_ms
         self._marks.clear()
-
-    def _track(self, utterance: int) -> _Track:
-        track = self._find(utterance)
-        if track is None:
-            track = _Track(utterance)
-            self._tracks.append(track)
-        return track
 
     def _find(self, utterance: int) -> _Track | None:
         return next((t for t in self._tracks if t.id == utterance), None)

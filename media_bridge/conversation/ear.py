@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from media_bridge.conversation import events as ev
-from media_bridge.providers.base import EndOfTurn, Partial, SpeechStarted, SttProvider, SttStream
-from media_bridge.providers.fallback import Failed, first_working
+from media_bridge.providers.base import EndOfTurn, Partial, SpeechStarted, SttEvent, SttProvider, SttStream
+from media_bridge.providers.fallback import Failed, first_working, understood
 from stayline.errors import ProviderError
 
 BACKLOG_FRAMES = 250
@@ -59,17 +59,18 @@ class Ear:
                 self._providers.remove(provider)
                 self._providers.append(provider)
             finally:
-                await stream.aclose()
+                await _close(stream)
 
     async def _listen(self, stream: SttStream) -> None:
         """Carry audio and events until the stream is lost."""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._send(stream))
-                async for event in stream:
+                events = aiter(stream)
+                while True:
+                    event = await _next(events)
                     self._losses = 0
                     self._take(event)
-                raise ProviderError("stt", "the stream ended", retryable=True)
         except ExceptionGroup as errors:
             lost, other = errors.split(ProviderError)
             if other is not None or lost is None:
@@ -80,11 +81,14 @@ class Ear:
     async def _send(self, stream: SttStream) -> None:
         while True:
             while self._frames:
-                await stream.send(self._frames.popleft())
+                try:
+                    await stream.send(self._frames.popleft())
+                except Exception as error:
+                    raise understood("stt", error) from error
             self._more.clear()
             await self._more.wait()
 
-    def _take(self, event: object) -> None:
+    def _take(self, event: SttEvent) -> None:
         match event:
             case SpeechStarted():
                 self._heard(ev.CallerSpoke())
@@ -94,3 +98,20 @@ class Ear:
                 self._heard(ev.CallerTurn(text, confidence, speech_end_ms, speech_ms))
             case _:  # eager turns are advice that this pipeline does not take
                 pass
+
+
+async def _next(events: AsyncIterator[SttEvent]) -> SttEvent:
+    """The next event; whatever else comes is a ProviderError."""
+    try:
+        return await anext(events)
+    except StopAsyncIteration:
+        raise ProviderError("stt", "the stream ended", retryable=True) from None
+    except Exception as error:
+        raise understood("stt", error) from error
+
+
+async def _close(stream: SttStream) -> None:
+    try:
+        await stream.aclose()
+    except Exception as error:  # nobody needs it any more; what made us leave it was told already
+        understood("stt", error)

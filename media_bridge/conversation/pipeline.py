@@ -83,6 +83,7 @@ class TextPipeline:
         self._inbox: deque[ev.Event] = deque()
         self._busy = False
         self._said_at: dict[int, int] = {}  #: utterance -> stream time of its first clause
+        self._tts_ms: dict[int, int] = {}  #: utterance -> milliseconds from there to its first audio
         self._done = asyncio.Event()
 
     @property
@@ -137,7 +138,7 @@ class TextPipeline:
     def feed(self, event: ev.Event) -> None:
         """Take one event and carry out what follows from it, in order, before anything else."""
         self._inbox.append(event)
-        if self._busy:
+        if self._busy or self._tasks is None:  # the carrier's last frames may come after the end
             return
         self._busy = True
         try:
@@ -157,8 +158,7 @@ class TextPipeline:
             self._send(messages)
         for item in news:
             if isinstance(item, out.Started):
-                said = self._said_at.pop(item.utterance, None)
-                self.feed(ev.SpeechBegan(item.utterance, None if said is None else self._now() - said))
+                self.feed(ev.SpeechBegan(item.utterance, self._tts_ms.pop(item.utterance, None)))
             else:
                 self._speech_ended(item)
 
@@ -167,8 +167,8 @@ class TextPipeline:
     def _carry_out(self, command: do.Command) -> None:
         match command:
             case do.Say(utterance, text):
-                self._said_at.setdefault(utterance, self._now())
-                self._playout.add_text(utterance, text)
+                if self._playout.add_text(utterance, text):
+                    self._said_at[utterance] = self._now()
                 self._voice.say(utterance, text)
             case do.EndUtterance(utterance):
                 self._voice.end(utterance)
@@ -256,6 +256,8 @@ class TextPipeline:
         self.feed(event)
 
     def _audio(self, utterance: int, audio: bytes, chars: int | None) -> None:
+        if (said := self._said_at.pop(utterance, None)) is not None:
+            self._tts_ms[utterance] = self._now() - said
         self._playout.add_audio(utterance, audio, chars)
         self.pump()
 
@@ -265,6 +267,7 @@ class TextPipeline:
 
     def _speech_ended(self, ended: out.Ended) -> None:
         self._said_at.pop(ended.utterance, None)
+        self._tts_ms.pop(ended.utterance, None)
         self.feed(ev.SpeechEnded(ended.utterance, ended.heard, ended.complete, ended.speech_ms))
 
     def _provider_failed(self, role: str, error: ProviderError) -> None:

@@ -9,9 +9,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from media_bridge.providers.base import SpeechChunk, TtsProvider, TtsSession, Utterance
 from media_bridge.providers.fallback import Failed, first_working, understood
+from stayline.errors import ProviderError
 
 AUDIO_TIMEOUT = 8.0
 """Seconds without audio after which a voice that still owes some has failed."""
+
+CLOSE_TIMEOUT = 1.0
+"""Seconds that a failed voice has to say goodbye before the next one is tried."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -35,7 +39,8 @@ class Voice:
 
     Args:
         audio: told of each chunk: utterance, μ-law audio, characters spoken at its end (or None).
-        done: told when an utterance has no more audio (also when it failed or was dropped).
+        done: told when an utterance has no more audio, also when it failed or was dropped while it was spoken.
+        failed: told of each failure of a provider.
     """
 
     def __init__(
@@ -103,12 +108,16 @@ class Voice:
 
     async def _speak(self, job: _Job) -> None:
         """Speak one utterance; a provider that fails before any audio is replaced by the next."""
-        tried = 0
-        while tried <= len(self._providers):
-            tried += 1
+        for _ in range(len(self._providers) + 1):
             heard_audio = False
             try:
-                utterance = await (self._session or await self._connect()).utterance()
+                session = self._session or await self._connect()
+            except ProviderError:
+                return  # nobody accepts, and each was reported
+            job.touch()  # the time that it waited for its turn, or for a voice that failed, is not this voice's
+            try:
+                async with asyncio.timeout(AUDIO_TIMEOUT):
+                    utterance = await session.utterance()
                 async for chunk in self._audio_of(utterance, job):
                     heard_audio = True
                     self._audio(job.id, chunk.audio, chunk.chars)
@@ -134,7 +143,11 @@ class Voice:
         session, self._session = self._session, None
         if session is not None:
             self._providers.append(self._providers.pop(0))
-            await session.aclose()
+            try:
+                async with asyncio.timeout(CLOSE_TIMEOUT):
+                    await session.aclose()
+            except Exception as error:  # nobody needs it any more, and its failure was told already
+                understood("tts", error)
 
     async def _audio_of(self, utterance: Utterance, job: _Job) -> AsyncIterator[SpeechChunk]:
         feeding = asyncio.create_task(_feed(utterance, job))
