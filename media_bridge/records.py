@@ -55,8 +55,8 @@ class RecordSender:
 
     async def run(self) -> None:
         while True:
-            self._more.clear()
             await self._more.wait()
+            self._more.clear()  # not before: what was put before this task began must not be forgotten
             if self._waiting and isinstance(self._waiting[0], Interruption):
                 await asyncio.sleep(GATHER_SECONDS)
             while self._waiting:
@@ -101,7 +101,8 @@ class RecordSender:
         self._first_seq += len(events)
         telemetry.metrics.records_waiting(-len(events))
         if not self._waiting:
-            self._spool.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._spool.unlink(missing_ok=True)
             self._sent.set()
 
     def _keep(self) -> None:

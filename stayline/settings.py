@@ -167,4 +167,4 @@ def _refuse_unknown_environment(environment: Mapping[str, str]) -> None:
     known = [PREFIX + name.upper() for name in Settings.model_fields]
     for name in environment:
         if name.upper().startswith(PREFIX) and name.upper() not in known:
-            raise ConfigError(f"There is no setting {name} (environment).", fix=closest(name, known))
+            raise ConfigError(f"There is no setting {name} (environment).", fix=closest(name.upper(), known))

@@ -192,7 +192,7 @@ def _arguments_of(function: Callable[..., Any], tool_name: str) -> tuple[type[Ba
             f"Tool {tool_name!r}: an annotation cannot be resolved ({error}).",
             fix="Import the type at module level, where the tool is defined.",
         ) from error
-    fields: dict[str, Any] = {}
+    given: dict[str, tuple[Any, Any]] = {}
     injected: dict[str, type] = {}
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
@@ -206,12 +206,15 @@ def _arguments_of(function: Callable[..., Any], tool_name: str) -> tuple[type[Ba
                 fix="Annotate it, e.g. `date: str`.",
             )
         kind = hints[parameter.name]
-        if (given := _injected(kind)) is not None:
-            injected[parameter.name] = given
+        if (ours := _injected(kind)) is not None:
+            injected[parameter.name] = ours
             continue
-        default = ... if parameter.default is parameter.empty else parameter.default
-        fields[f"p{len(fields)}"] = (Annotated[kind, Field(alias=parameter.name)], default)
+        given[parameter.name] = (kind, ... if parameter.default is parameter.empty else parameter.default)
     try:
+        fields: dict[str, Any] = {
+            f"p{number}": (Annotated[kind, Field(alias=name)], default)
+            for number, (name, (kind, default)) in enumerate(given.items())
+        }
         model = create_model(f"{tool_name}_arguments", __config__=ConfigDict(extra="forbid"), **fields)
         model.model_json_schema()
     except (PydanticSchemaGenerationError, PydanticUserError, TypeError, AttributeError) as error:

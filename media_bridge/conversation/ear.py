@@ -15,6 +15,8 @@ BACKLOG_FRAMES = 250
 """Caller frames of 20 ms (5 s) kept while no recogniser is connected; older ones are dropped."""
 ATTEMPTS = 4
 """Losses in a row, without any event between them, after which hearing is given up."""
+PAUSE = 0.5
+"""Seconds before the second try when no provider accepts a connection; then twice and three times that."""
 
 
 class Ear:
@@ -46,9 +48,16 @@ class Ear:
             ProviderError: no provider could be kept.
         """
         while True:
-            provider, stream = await first_working(
-                "stt", self._providers, lambda p: p.connect(call_id=self._call_id), self._failed
-            )
+            try:
+                provider, stream = await first_working(
+                    "stt", self._providers, lambda p: p.connect(call_id=self._call_id), self._failed
+                )
+            except ProviderError as error:
+                self._losses += 1
+                if not error.retryable or self._losses >= ATTEMPTS:
+                    raise
+                await asyncio.sleep(PAUSE * self._losses)  # what the caller says meanwhile is kept
+                continue
             try:
                 await self._listen(stream)
             except ProviderError as error:

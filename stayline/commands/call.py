@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,9 +12,9 @@ from rich.text import Text
 
 from stayline.commands.local import LabAccount
 from stayline.commands.terminal import clean, print_json
-from stayline.errors import ConfigError
+from stayline.errors import ConfigError, StaylineError
 from stayline.lab.events import LabEvent
-from stayline.lab.place import place_call
+from stayline.lab.place import LabResult, place_call
 from stayline.lab.script import load_script
 from stayline.settings import Settings, TwilioCredentials
 
@@ -49,7 +50,8 @@ async def run_call(
     """Place the call and print what its caller hears of it. Returns the exit code: 0 if the call was held.
 
     Raises:
-        ConfigError: the script is not usable, or no credentials are known for signing the webhooks.
+        ConfigError: the script is not usable.
+        StaylineError: no bridge took the call, or another call has the lab's port.
     """
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     account = _account(settings)
@@ -62,27 +64,46 @@ async def run_call(
     steps = load_script(script) if script else ()
     if not (say or wav or steps):
         raise ConfigError("The caller has nothing to say.", fix="Give --say TEXT, --wav FILE or --script FILE.")
-    result = await place_call(
-        bridge,
-        account.account_sid,
-        account.auth_token,
-        from_number=from_number,
-        to_number=to,
-        steps=steps,
-        say=say,
-        wav=wav,
-        recording=record,
-        max_seconds=max_seconds,
-        rest_port=account.rest_port,
-        on_event=show,
-    )
+    try:
+        result = await place_call(
+            bridge,
+            account.account_sid,
+            account.auth_token,
+            from_number=from_number,
+            to_number=to,
+            steps=steps,
+            say=say,
+            wav=wav,
+            recording=record,
+            max_seconds=max_seconds,
+            rest_port=account.rest_port,
+            on_event=show,
+        )
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise StaylineError(
+            f"The carrier's port {account.rest_port} is taken, where workers hang calls up.",
+            fix="Another `stayline call` may be on; wait for its end.",
+        ) from error
     if as_json:
         print_json(result)
     else:
         replies = ", ".join(f"{ms} ms" for ms in result.reply_ms) or "none"
         console.print(f"\n{result.call_sid}: {result.status}, {result.seconds:.1f} s. Replies after: {replies}.")
-        console.print(f"Read it with: stayline calls show {result.call_sid}")
+        if not _unanswered(result):
+            console.print(f"Read it with: stayline calls show {result.call_sid}")
+    if _unanswered(result):
+        raise StaylineError(
+            f"No bridge at {bridge} took the call.",
+            fix="Start one with `stayline dev` or `stayline serve`, and give its origin with --bridge.",
+        )
     return 0 if result.status == "completed" and result.streams else 1
+
+
+def _unanswered(result: LabResult) -> bool:
+    """The first webhook already got no answer, or none that a carrier can follow: there is no call to read of."""
+    return result.status == "failed" and not result.streams
 
 
 def _account(settings: Settings) -> LabAccount:

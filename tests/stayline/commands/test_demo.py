@@ -1,4 +1,4 @@
-"""`stayline demo --crash` as a person runs it: a command in a terminal, with real speech and a bridge that is killed."""
+"""`stayline demo --crash` as a person runs it: in a terminal, with real speech and a bridge that is killed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
+import psutil  # type: ignore[import-untyped]
 import pytest
 import pytest_asyncio
 import yaml
@@ -28,7 +28,7 @@ from stayline.timeline import CallRecord
 DEMO = demo_folder()
 MISSING = sorted(
     package
-    for package in {*(name for names in ENGINES.values() for name in names), "nanotts"}
+    for package in {*(name for names in ENGINES.values() for name in names), "py_nanotts"}
     if importlib.util.find_spec(package) is None
 )
 

@@ -1,0 +1,298 @@
+"""The agent's ear when its providers misbehave: no audio is lost to a connection that is made, and what is fatal.
+
+The recognisers are scripted: a test says what they hear, and when they break.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from media_bridge.conversation import ear
+from media_bridge.conversation import events as ev
+from media_bridge.conversation.ear import ATTEMPTS, BACKLOG_FRAMES, Ear
+from media_bridge.providers import fallback
+from media_bridge.providers.base import (
+    EagerEndOfTurn,
+    EndOfTurn,
+    Partial,
+    SpeechStarted,
+    SttEvent,
+    SttProfile,
+    TurnResumed,
+)
+from stayline.errors import ProviderError
+from tests.media_bridge.providers.speech import until
+
+
+class Stream:
+    """One connection to a recogniser."""
+
+    def __init__(self, provider: Provider) -> None:
+        self.provider = provider
+        self.audio: list[bytes] = []
+        self.closed = False
+        self.deaf: Exception | None = None  #: what the next audio meets
+        self._events: asyncio.Queue[SttEvent | Exception | None] = asyncio.Queue()
+
+    def hears(self, *events: SttEvent) -> None:
+        for event in events:
+            self._events.put_nowait(event)
+
+    def breaks(self, error: Exception | None = None) -> None:
+        self._events.put_nowait(error or self.provider.error())
+
+    def ends(self) -> None:
+        self._events.put_nowait(None)
+
+    async def send(self, audio: bytes) -> None:
+        if self.deaf is not None:
+            raise self.deaf
+        self.audio.append(audio)
+
+    async def __aiter__(self) -> AsyncIterator[SttEvent]:
+        while (event := await self._events.get()) is not None:
+            if isinstance(event, Exception):
+                raise event
+            yield event
+
+    async def aclose(self) -> None:
+        self.closed = True
+        if self.provider.bad_goodbye:
+            raise ConnectionResetError
+
+
+class Provider:
+    """A recogniser; `open` false: connections wait until it is set."""
+
+    profile = SttProfile(native_mulaw=True)
+
+    def __init__(self, name: str, *, refuses: int = 0, bad_goodbye: bool = False) -> None:
+        self.name = name
+        self.refuses = refuses
+        self.bad_goodbye = bad_goodbye
+        self.open = asyncio.Event()
+        self.open.set()
+        self.streams: list[Stream] = []
+
+    def error(self) -> ProviderError:
+        return ProviderError(self.name, "out of order", retryable=True)
+
+    async def warm(self) -> None: ...
+
+    async def connect(self, *, call_id: str) -> Stream:
+        await self.open.wait()
+        if self.refuses:
+            self.refuses -= 1
+            raise self.error()
+        self.streams.append(Stream(self))
+        return self.streams[-1]
+
+    async def stream(self, number: int) -> Stream:
+        """Wait for the n-th connection, from 1."""
+        await until(lambda: len(self.streams) >= number)
+        return self.streams[number - 1]
+
+    async def aclose(self) -> None: ...
+
+
+class Listener:
+    """An ear that runs, and everything that it told."""
+
+    def __init__(self, *providers: Provider) -> None:
+        self.events: list[ev.Event] = []
+        self.failures: list[str] = []
+        self.ear = Ear(providers, "CA1", self.events.append, self._failed)
+        self.running = asyncio.create_task(self.ear.run())
+
+    def _failed(self, role: str, error: ProviderError) -> None:
+        assert role == "stt"
+        self.failures.append(error.message)
+
+
+@asynccontextmanager
+async def listening(*providers: Provider) -> AsyncIterator[Listener]:
+    listener = Listener(*providers)
+    try:
+        yield listener
+    finally:
+        listener.running.cancel()
+        await asyncio.wait({listener.running})
+
+
+def frame(number: int) -> bytes:
+    return number.to_bytes(2, "big") * 80
+
+
+# --- hearing ---------------------------------------------------------------------------------------------
+
+
+async def test_what_is_heard_becomes_events_and_advice_is_left_aside() -> None:
+    provider = Provider("a")
+    async with listening(provider) as listener:
+        stream = await provider.stream(1)
+        stream.hears(
+            SpeechStarted(at_ms=40),
+            Partial("where is"),
+            EagerEndOfTurn("where is my"),
+            TurnResumed(),
+            EndOfTurn("Where is my order?", 0.9, 1200, 1100),
+        )
+        await until(lambda: len(listener.events) == 3)
+    assert listener.events == [
+        ev.CallerSpoke(),
+        ev.CallerPartial("where is"),
+        ev.CallerTurn("Where is my order?", 0.9, 1200, 1100),
+    ]
+    assert stream.closed
+    assert listener.failures == []
+
+
+async def test_audio_is_kept_while_the_connection_is_made() -> None:
+    provider = Provider("a")
+    provider.open.clear()
+    async with listening(provider) as listener:
+        for number in range(3):
+            listener.ear.audio(frame(number))
+        provider.open.set()
+        stream = await provider.stream(1)
+        listener.ear.audio(frame(3))
+        await until(lambda: len(stream.audio) == 4)
+    assert stream.audio == [frame(number) for number in range(4)]
+
+
+async def test_of_too_much_audio_the_latest_is_kept() -> None:
+    provider = Provider("a")
+    provider.open.clear()
+    async with listening(provider) as listener:
+        for number in range(BACKLOG_FRAMES + 10):
+            listener.ear.audio(frame(number))
+        provider.open.set()
+        stream = await provider.stream(1)
+        await until(lambda: len(stream.audio) == BACKLOG_FRAMES)
+    assert stream.audio[0] == frame(10)
+    assert stream.audio[-1] == frame(BACKLOG_FRAMES + 9)
+
+
+# --- failures --------------------------------------------------------------------------------------------
+
+
+async def test_a_lost_recogniser_is_replaced_by_the_next_and_audio_goes_there() -> None:
+    a, b = Provider("a"), Provider("b")
+    b.open.clear()
+    async with listening(a, b) as listener:
+        first = await a.stream(1)
+        listener.ear.audio(frame(1))
+        await until(lambda: first.audio == [frame(1)])
+        first.breaks()
+        await until(lambda: first.closed)
+        listener.ear.audio(frame(2))  # while nobody listens
+        b.open.set()
+        second = await b.stream(1)
+        await until(lambda: second.audio == [frame(2)])
+        second.hears(Partial("hello"))
+        await until(lambda: listener.events == [ev.CallerPartial("hello")])
+    assert listener.failures == ["a: out of order"]
+    assert not listener.running.done() or listener.running.cancelled()
+
+
+@pytest.mark.parametrize("error", [ProviderError("a", "gone", retryable=True), KeyError("channel"), TimeoutError()])
+@pytest.mark.parametrize("while_", ["hearing", "sending"])
+async def test_whatever_an_adapter_raises_costs_only_its_connection(error: Exception, while_: str) -> None:
+    a, b = Provider("a"), Provider("b")
+    async with listening(a, b) as listener:
+        first = await a.stream(1)
+        if while_ == "hearing":
+            first.breaks(error)
+        else:
+            first.deaf = error
+            listener.ear.audio(frame(1))
+        second = await b.stream(1)
+        second.hears(Partial("still here"))
+        await until(lambda: len(listener.events) == 1)
+        assert not listener.running.done()
+    assert len(listener.failures) == 1
+    assert first.closed
+
+
+async def test_a_stream_that_just_ends_was_lost() -> None:
+    provider = Provider("a")
+    async with listening(provider) as listener:
+        (await provider.stream(1)).ends()
+        await provider.stream(2)
+    assert listener.failures == ["stt: the stream ended"]
+
+
+async def test_a_recogniser_that_cannot_even_be_closed() -> None:
+    a, b = Provider("a", bad_goodbye=True), Provider("b")
+    async with listening(a, b) as listener:
+        (await a.stream(1)).breaks()
+        await b.stream(1)
+        assert not listener.running.done()
+
+
+async def test_one_that_refuses_or_hangs_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fallback, "CONNECT_TIMEOUT", 0.1)
+    refuses, hangs, sound = Provider("a", refuses=1), Provider("b"), Provider("c")
+    hangs.open.clear()
+    async with listening(refuses, hangs, sound) as listener:
+        await sound.stream(1)
+    assert [message.split(":")[0] for message in listener.failures] == ["a", "Provider"]
+    assert "did not answer in time" in listener.failures[1]
+
+
+async def test_losses_in_a_row_end_the_hearing() -> None:
+    a, b = Provider("a"), Provider("b")
+    async with listening(a, b) as listener:
+        for loss in range(ATTEMPTS):
+            (await (a, b)[loss % 2].stream(loss // 2 + 1)).breaks()
+        with pytest.raises(ProviderError, match="out of order"):
+            await listener.running
+    assert len(listener.failures) == ATTEMPTS
+    assert all(stream.closed for stream in (*a.streams, *b.streams))
+
+
+async def test_a_recogniser_that_hears_something_has_made_good_for_earlier_losses() -> None:
+    provider = Provider("a")
+    async with listening(provider) as listener:
+        for loss in range(2 * ATTEMPTS):
+            stream = await provider.stream(loss + 1)
+            stream.hears(SpeechStarted(at_ms=0))
+            stream.breaks()
+        await provider.stream(2 * ATTEMPTS + 1)
+        assert not listener.running.done()
+
+
+async def test_when_nobody_accepts_a_connection_hearing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ear, "PAUSE", 0.01)
+    async with listening(Provider("a", refuses=99), Provider("b", refuses=99)) as listener:
+        with pytest.raises(ProviderError, match="b: out of order"):
+            await listener.running
+    assert listener.failures == ["a: out of order", "b: out of order"] * ATTEMPTS
+
+
+async def test_a_short_outage_of_all_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ear, "PAUSE", 0.01)
+    only = Provider("a", refuses=ATTEMPTS - 1)
+    async with listening(only) as listener:
+        await only.stream(1)
+        assert not listener.running.done()
+
+
+async def test_a_defect_of_the_listener_is_not_blamed_on_the_recogniser() -> None:
+    provider, failures = Provider("a"), list[str]()
+
+    def broken(event: ev.Event) -> None:
+        raise ZeroDivisionError
+
+    ear = Ear([provider], "CA1", broken, lambda role, error: failures.append(role))
+    running = asyncio.create_task(ear.run())
+    (await provider.stream(1)).hears(Partial("hello"))
+    with pytest.raises(ExceptionGroup) as caught:
+        await running
+    assert caught.group_contains(ZeroDivisionError)
+    assert failures == []
+    assert provider.streams[0].closed
