@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import difflib
 import importlib.util
-import os
 import re
 import sys
 import wave
@@ -24,6 +23,7 @@ from stayline.checks import ENGINES
 from stayline.commands.demo import demo_folder
 from stayline.tether import tethered
 from stayline.timeline import CallRecord
+from tests.stayline.commands.children import surroundings
 
 DEMO = demo_folder()
 MISSING = sorted(
@@ -53,12 +53,10 @@ class Run:
 async def run(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run]:
     """The demo with a crash. In a session of its own, so that whatever it left running could be seen."""
     folder = tmp_path_factory.mktemp("demo")
-    outside = ("STAYLINE_", "TEMPORAL_", "TWILIO_")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(outside)}
     process = await asyncio.create_subprocess_exec(
         *tethered([sys.executable, "-m", "stayline", "demo", "--crash", "--json"]),
         cwd=folder,
-        env={**environment, "STAYLINE_DATA_DIR": str(folder / "data")},
+        env=surroundings(STAYLINE_DATA_DIR=str(folder / "data")),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
