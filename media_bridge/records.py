@@ -30,6 +30,8 @@ GATHER_SECONDS = 0.03
 """An interruption and the turn that it cuts come together; they share a signal."""
 PATIENT = (Usage,)
 """Events that nobody waits for: they travel with the next one."""
+REFUSED = (RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT)
+"""The call's workflow is closed, or Temporal will never take this: set aside for a person, not tried again."""
 RETRY_SECONDS = 0.5
 RESEND_SECONDS = 2.0
 
@@ -90,8 +92,9 @@ class RecordSender:
         try:
             await send(self._client, self._call_id, record)
         except RPCError as error:
-            if error.status == RPCStatusCode.NOT_FOUND:
-                log.error("records_refused", reason="the call's workflow is closed", events=len(events))
+            if error.status in REFUSED:
+                log.error("records_refused", status=error.status.name, events=len(events))
+                _write(self._spool.with_suffix(f".{self._first_seq}.refused"), record)
             else:
                 self._keep()
                 await asyncio.sleep(RETRY_SECONDS)
@@ -107,14 +110,21 @@ class RecordSender:
 
     def _keep(self) -> None:
         """Write all waiting events to the spool; small and rare, so it is done in place."""
-        record = Record(session=self._session, first_seq=self._first_seq, events=tuple(self._waiting))
-        try:
-            self._spool.parent.mkdir(parents=True, exist_ok=True)
-            part = self._spool.with_suffix(".part")
-            part.write_text(record.model_dump_json())
-            part.replace(self._spool)
-        except OSError as error:
-            log.error("spool_not_writable", error=error.strerror)
+        _write(
+            self._spool,
+            Record(session=self._session, first_seq=self._first_seq, events=tuple(self._waiting)),
+        )
+
+
+def _write(path: Path, record: Record) -> None:
+    """Write a record to a file, whole or not at all."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text(record.model_dump_json())
+        part.replace(path)
+    except OSError as error:
+        log.error("spool_not_writable", error=error.strerror)
 
 
 async def send(client: Client, call_id: str, record: Record) -> None:
@@ -152,10 +162,10 @@ class SpoolResender:
                     Record(session=whole.session, first_seq=whole.first_seq + start, events=part),
                 )
         except RPCError as error:
-            if error.status != RPCStatusCode.NOT_FOUND:
+            if error.status not in REFUSED:
                 return  # Temporal is away: the next round tries again
             path.replace(path.with_suffix(".refused"))
-            log.error("records_refused", reason="the call's workflow is closed", file=path.name)
+            log.error("records_refused", status=error.status.name, file=path.name)
         except (OSError, ValueError, json.JSONDecodeError):
             log.error("spool_file_unreadable", file=path.name)
             with contextlib.suppress(OSError):

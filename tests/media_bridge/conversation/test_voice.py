@@ -52,8 +52,8 @@ class Utterance:
                 raise chunk
             if self._fate == "has a defect":
                 raise KeyError("audio")
-            if self._fate != "speaks":
-                await asyncio.sleep(0)
+            if self._fate == "slow":
+                await asyncio.sleep(TIMEOUT / 3)
             yield chunk
             if self._fate == "stalls":
                 await asyncio.Event().wait()
