@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stayline.commands.terminal import run
 from stayline.errors import StaylineError
+
+if TYPE_CHECKING:
+    from stayline.settings import Settings
 
 app = typer.Typer(
     name="stayline",
@@ -23,12 +26,12 @@ Agents = Annotated[
 ]
 
 
-def _settings(**values: object):  # type: ignore[no-untyped-def]
+def _settings() -> Settings:
     from stayline.commands.terminal import fail
     from stayline.settings import load_settings
 
     try:
-        return load_settings(**values)
+        return load_settings()
     except StaylineError as error:
         raise fail(error) from error
 
