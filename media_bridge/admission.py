@@ -132,10 +132,16 @@ async def next_step(
     )
     try:
         async with asyncio.timeout(ASK_SECONDS):
-            step: Step = await handle.execute_update(
-                "next_step", request, id=f"next-{token_sha256[:32]}", result_type=Step
-            )
-            return step
+            while True:
+                try:
+                    step: Step = await handle.execute_update(
+                        "next_step", request, id=f"next-{token_sha256[:32]}", result_type=Step
+                    )
+                    return step
+                except RPCError as error:  # a run that is just continuing as new refuses updates for a moment
+                    if error.status == RPCStatusCode.NOT_FOUND:
+                        raise
+                    await asyncio.sleep(0.1)
     except WorkflowUpdateFailedError as error:
         raise CallGone("The call is over.") from error
     except (TimeoutError, RPCError, WorkflowUpdateRPCTimeoutOrCancelledError) as error:

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from temporalio import activity
@@ -20,6 +20,7 @@ from temporalio.client import (
 )
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker
 
 from activities.policy import PolicyActivities
@@ -55,6 +56,8 @@ from stayline.timeline import (
 )
 from workflows.bridge import BridgeWorkflow
 from workflows.call import CallWorkflow
+
+T = TypeVar("T")
 
 TIMEOUT = 20.0  # seconds; a test that waits longer has failed
 
@@ -162,21 +165,27 @@ class Bench:
 
     async def admit(self, token: str = "t1", **fields: Any) -> Admission:
         """As the voice webhook does it."""
-        start = WithStartWorkflowOperation(
-            CallWorkflow.run,
-            self.start_input(**fields),
-            id=self.handle.id,
-            task_queue=self.queue,
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            task_timeout=timedelta(seconds=5),
-        )
-        return await self.client.execute_update_with_start_workflow(
-            CallWorkflow.admit, Admit(token_sha256=token, bridge_id=self.bridge_id), start_workflow_operation=start
-        )
+        ask = Admit(token_sha256=token, bridge_id=self.bridge_id)
+
+        def with_start() -> Awaitable[Admission]:
+            start = WithStartWorkflowOperation(
+                CallWorkflow.run,
+                self.start_input(**fields),
+                id=self.handle.id,
+                task_queue=self.queue,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                task_timeout=timedelta(seconds=5),
+            )
+            return self.client.execute_update_with_start_workflow(
+                CallWorkflow.admit, ask, start_workflow_operation=start
+            )
+
+        return await again(with_start)
 
     async def open(self, token: str = "t1", stream: str = "MZ1", bridge_id: str | None = None) -> Grant:
         ask = OpenSession(token_sha256=token, bridge_id=bridge_id or self.bridge_id, stream_id=stream)
-        return await self.handle.execute_update(CallWorkflow.open_session, ask)
+        id = uuid.uuid4().hex
+        return await again(lambda: self.handle.execute_update(CallWorkflow.open_session, ask, id=id))
 
     async def begin(self, **fields: Any) -> Grant:
         assert (await self.admit(**fields)).accepted
@@ -196,10 +205,12 @@ class Bench:
 
     async def next_step(self, token: str = "next", **fields: Any) -> Step:
         ask = NextStep(token_sha256=token, bridge_id=self.bridge_id, **fields)
-        return await self.handle.execute_update(CallWorkflow.next_step, ask)
+        id = uuid.uuid4().hex
+        return await again(lambda: self.handle.execute_update(CallWorkflow.next_step, ask, id=id))
 
     async def tool(self, name: str, id: str = "call_1", **arguments: Any) -> ToolOutcome:
-        return await self.handle.execute_update(CallWorkflow.run_tool, self.asked(name, id, **arguments), id=id)
+        ask = self.asked(name, id, **arguments)
+        return await again(lambda: self.handle.execute_update(CallWorkflow.run_tool, ask, id=id))
 
     async def start_tool(self, name: str, id: str = "call_1", **arguments: Any) -> Any:
         return await self.handle.start_update(
@@ -240,6 +251,18 @@ class Bench:
     async def result(self) -> CallResult:
         async with asyncio.timeout(TIMEOUT):
             return await self.handle.result()
+
+
+async def again(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask as the bridge does: an update that meets a run just continuing as new is refused, and asked again."""
+    async with asyncio.timeout(TIMEOUT):
+        while True:
+            try:
+                return await ask()
+            except RPCError as error:
+                if error.status == RPCStatusCode.NOT_FOUND:
+                    raise
+                await asyncio.sleep(0.05)
 
 
 @asynccontextmanager
