@@ -52,6 +52,7 @@ class LocalStack:
         bridges: they share one address (SO_REUSEPORT), so that any of them takes a call that another lost.
         listen_addr: empty: a free port.
         rest_url: the lab carrier's REST interface.
+        temporal_port: as `DevServer`'s.
         extra: further environment for the children.
     """
 
@@ -64,11 +65,12 @@ class LocalStack:
         *,
         bridges: int = 1,
         listen_addr: str = "",
+        temporal_port: int | None = None,
         extra: dict[str, str] | None = None,
     ) -> None:
         self.settings = settings
         self.url = f"http://{listen_addr or f'127.0.0.1:{free_port()}'}"
-        self.dev_server = DevServer(settings)
+        self.dev_server = DevServer(settings, port=temporal_port)
         self._agents = [argument for agent in agents for argument in ("--agent", agent)]
         self.count = bridges
         self._extra = extra or {}

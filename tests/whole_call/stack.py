@@ -189,6 +189,7 @@ async def stack(
             carrier.rest_url,
             bridges=bridges,
             listen_addr=address,
+            temporal_port=0,  # 7233 would go to another test's server while this one's is dead
             extra=environment,
         )
         async with processes:
