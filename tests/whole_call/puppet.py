@@ -118,10 +118,10 @@ class Puppet:
     def press(self, keys: str) -> None:
         self._keys += keys
 
-    async def hears(self, ms: int = 100) -> None:
+    async def hears(self, ms: int = 100, patience: float = PATIENCE) -> None:
         """Wait until the agent speaks: so much more of it was heard than now."""
         goal = self.heard_ms + ms
-        await self.until(lambda: self.heard_ms >= goal)
+        await self.until(lambda: self.heard_ms >= goal, patience)
 
     async def hears_out(self, quiet_ms: int = 300) -> None:
         """Wait until the agent, who has been speaking, has come to an end."""

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 AWAY = 10.0
 """Seconds that Temporal is away at least."""
-ADMISSION = 16
-"""Seconds that a new call is held: two rounds of 8."""
+ADMISSION = 30
+"""Seconds that a new call is held: `AWAY`, and 10 more in which a worker's polls find Temporal again, and some."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -45,7 +45,7 @@ async def test_a_call_goes_on_and_a_new_one_is_held(town: Stack) -> None:
     assert town.carrier.log.of("answered", newcomer.sid) == []
 
     await town.processes.dev_server.start()
-    await newcomer.hears()
+    await newcomer.hears(patience=2 * ADMISSION)
     await newcomer.hears_out()
     await newcomer.asks("finally")
     await caller.asks("still here")

@@ -7,10 +7,11 @@ most, and no stream breaks.
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from tests.whole_call import agents
-from tests.whole_call.stack import Stack, contains, stack, story, turns
+from tests.whole_call.stack import PATIENCE, Stack, contains, stack, story, turns
 
 
 async def test_a_tool_outlives_its_worker(tmp_path: Path) -> None:
@@ -24,7 +25,7 @@ async def test_a_tool_outlives_its_worker(tmp_path: Path) -> None:
 
         await caller.asks("hello")  # answered by the bridge alone, while there is no worker at all
         await town.processes.start_worker()
-        await contains(begun, "2")
+        await _begun_again(begun)
         await _impatient(town, caller.sid)
         agents.permit(tmp_path).touch()
         await caller.hears()
@@ -42,7 +43,10 @@ async def test_a_tool_outlives_its_worker(tmp_path: Path) -> None:
     (run,) = record.snapshot.tools
     assert run.outcome is not None
     assert run.outcome.status == "succeeded"
-    assert [attempt.error is None for attempt in run.outcome.attempts] == [False, True]
+    *cut_off, last = run.outcome.attempts
+    assert cut_off
+    assert all(attempt.error for attempt in cut_off)
+    assert last.error is None
     assert turns(record) == [
         ("agent", "Hello there."),
         ("caller", "book a table"),
@@ -51,6 +55,15 @@ async def test_a_tool_outlives_its_worker(tmp_path: Path) -> None:
         ("caller", "thank you"),
         ("agent", "You said thank you."),
     ], story(record)
+
+
+async def _begun_again(begun: Path) -> None:
+    """Wait for another attempt. It is the third where the second was lost too, to a worker still warming up."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            if len(begun.read_text().split()) > 1:
+                return
+            await asyncio.sleep(0.05)
 
 
 async def _impatient(town: Stack, call_id: str) -> None:
