@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import hmac
 import secrets
-from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from temporalio.client import (
     Client,
@@ -15,23 +13,19 @@ from temporalio.client import (
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
-from temporalio.common import (
-    SearchAttributeKey,
-    SearchAttributePair,
-    TypedSearchAttributes,
-    WorkflowIDConflictPolicy,
-    WorkflowIDReusePolicy,
-)
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from stayline import names, telemetry
 from stayline.agent import Agent
+from stayline.call_start import call_start, start_options
 from stayline.errors import StaylineError
-from stayline.messages import Admission, Admit, CallStart, CarrierStatus, DialStatus, NextStep, Step
+from stayline.messages import Admission, Admit, CarrierStatus, NextStep, Step
 from stayline.models import CallInfo
 from stayline.settings import Settings
 from stayline.telemetry import attributes as attr
+
+T = TypeVar("T")
 
 ASK_SECONDS = 6.0
 """How long a webhook waits for the workflow. Twilio gives up after 15 s; before that the call is held."""
@@ -67,33 +61,10 @@ async def admit(
     Raises:
         TemporalAway, CallGone
     """
-    spec = agent.spec()
-    with telemetry.span(attr.SPAN_CALL, attributes={attr.CALL_ID: call.call_id, attr.AGENT: spec.name}):
-        start: WithStartWorkflowOperation[Any, Any] = WithStartWorkflowOperation(
-            names.CALL_WORKFLOW,
-            CallStart(
-                call=call,
-                agent=spec,
-                caller_hash=caller,
-                has_policy=agent.policy is not None,
-                public_url=settings.public,
-                traceparent=telemetry.current_traceparent(),
-            ),
-            id=names.call_workflow_id(call.call_id),
-            task_queue=names.TASK_QUEUE,
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-            task_timeout=timedelta(seconds=5),
-            static_summary=f"{call.direction} call for {spec.name}",
-            search_attributes=TypedSearchAttributes(
-                [
-                    _keyword(names.SA_AGENT, spec.name),
-                    _keyword(names.SA_DIRECTION, call.direction),
-                    _keyword(names.SA_MODE, spec.mode),
-                    _keyword(names.SA_STATUS, "ringing"),
-                    _keyword(names.SA_CALLER, caller),
-                ]
-            ),
+    with telemetry.span(attr.SPAN_CALL, attributes={attr.CALL_ID: call.call_id, attr.AGENT: agent.name}):
+        start = call_start(settings, call, agent, caller)
+        operation: WithStartWorkflowOperation[Any, Any] = WithStartWorkflowOperation(
+            names.CALL_WORKFLOW, start, **start_options(start)
         )
         try:
             async with asyncio.timeout(ASK_SECONDS):
@@ -101,7 +72,7 @@ async def admit(
                     "admit",
                     Admit(token_sha256=token_sha256, bridge_id=bridge_id),
                     id=f"admit-{token_sha256[:32]}",
-                    start_workflow_operation=start,
+                    start_workflow_operation=operation,
                     result_type=Admission,
                 )
                 return admission
@@ -113,31 +84,39 @@ async def admit(
             raise _away_or_gone(error) from error
 
 
-async def next_step(
-    client: Client,
-    bridge_id: str,
-    call_id: str,
-    token_sha256: str,
-    dial_status: DialStatus | None,
-    dial_seconds: float | None,
-) -> Step:
+async def admit_answered(
+    client: Client, bridge_id: str, call_id: str, carrier_call_id: str, token_sha256: str
+) -> Admission:
+    """A call that we placed was answered: ask its workflow whether it goes on.
+
+    Raises:
+        TemporalAway, CallGone
+    """
+    request = Admit(token_sha256=token_sha256, bridge_id=bridge_id, carrier_call_id=carrier_call_id)
+    return await _ask(client, call_id, "admit", request, token_sha256, Admission)
+
+
+async def next_step(client: Client, call_id: str, request: NextStep) -> Step:
     """Ask what the carrier must do now.
 
     Raises:
         TemporalAway, CallGone
     """
+    return await _ask(client, call_id, "next_step", request, request.token_sha256, Step)
+
+
+async def _ask(
+    client: Client, call_id: str, update: str, request: Any, token_sha256: str, answer_type: type[T]
+) -> T:
+    """Send an update to a call that exists, once."""
     handle = client.get_workflow_handle(names.call_workflow_id(call_id))
-    request = NextStep(
-        token_sha256=token_sha256, bridge_id=bridge_id, dial_status=dial_status, dial_seconds=dial_seconds
-    )
+    id = f"{update.partition('_')[0]}-{token_sha256[:32]}"
     try:
         async with asyncio.timeout(ASK_SECONDS):
             while True:
                 try:
-                    step: Step = await handle.execute_update(
-                        "next_step", request, id=f"next-{token_sha256[:32]}", result_type=Step
-                    )
-                    return step
+                    answer: T = await handle.execute_update(update, request, id=id, result_type=answer_type)
+                    return answer
                 except RPCError as error:  # a run that is just continuing as new refuses updates for a moment
                     if error.status == RPCStatusCode.NOT_FOUND:
                         raise
@@ -160,18 +139,6 @@ async def carrier_status(client: Client, call_id: str, status: CarrierStatus, ho
                 if error.status == RPCStatusCode.NOT_FOUND:
                     return
                 await asyncio.sleep(0.5)
-
-
-def caller_attribute(settings: Settings, auth_token: str, number: str) -> str:
-    """The caller for the search attribute: a keyed hash, unless the number itself is wanted."""
-    if settings.caller_id == "number":
-        return number
-    key = settings.hash_key.get_secret_value() or auth_token or "stayline"
-    return hmac.new(key.encode(), number.encode(), hashlib.sha256).hexdigest()[:16]
-
-
-def _keyword(name: str, value: str) -> SearchAttributePair[Any]:
-    return SearchAttributePair(SearchAttributeKey.for_keyword(name), value)
 
 
 def _away_or_gone(error: Exception) -> StaylineError:

@@ -10,6 +10,7 @@ import structlog
 from aiohttp import web
 from temporalio.client import Client
 
+from media_bridge import live_access
 from media_bridge.lease import BridgeActivities, hold_lease, lease_worker
 from media_bridge.providers.loading import Providers
 from media_bridge.server.app import build_app
@@ -28,13 +29,20 @@ class Bridge(Shared):
 
     Args:
         agents: by name; their providers are loaded and warmed by `start`.
+        environment: where the providers' keys and origins are; None: the process's own.
     """
 
     def __init__(
-        self, settings: Settings, twilio: TwilioCredentials, agents: Mapping[str, Agent], client: Client
+        self,
+        settings: Settings,
+        twilio: TwilioCredentials,
+        agents: Mapping[str, Agent],
+        client: Client,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(settings, twilio, agents, client)
+        super().__init__(settings, twilio, agents, client, environment)
         self.address: tuple[str, int] = settings.listen
+        self.own_address = ""  #: host:port at which other processes reach this bridge and no other
         self._activities = BridgeActivities(self.find, self._lease_state)
         self._background: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
@@ -68,6 +76,9 @@ class Bridge(Shared):
             ) from error
         self._site = site
         self.address = self._runner.addresses[0][:2]
+        if self.settings.reuse_port:  # any bridge may answer there; this door is this one's
+            await web.TCPSite(self._runner, host, 0).start()
+        self.own_address = live_access.own_address(self.settings, self._runner.addresses[-1][1])
         log.info("bridge_started", bridge=self.id, address=f"{self.address[0]}:{self.address[1]}")
 
     async def broken(self) -> None:
@@ -127,6 +138,7 @@ class Bridge(Shared):
     def _lease_state(self) -> LeaseState:
         return LeaseState(
             calls=tuple({call_id for call_id, _ in self.sessions}),
+            address=self.own_address,
             load=len(self.sessions) / self.settings.max_calls,
             loop_lag_ms=telemetry.recent_loop_lag_ms(),
         )

@@ -62,6 +62,7 @@ class CallLink:
                     kind = cause.type if isinstance(cause, ApplicationError) else ""
                     raise SessionRefused(f"The stream was refused: {kind or 'failed'}.") from error
                 except (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError) as error:
+                    _raise_if_cancelled(error)
                     if isinstance(error, RPCError) and error.status in _GONE:
                         raise SessionRefused("The stream was refused: there is no such call.") from error
                     log.warning("temporal_away", during="open_session")
@@ -79,20 +80,31 @@ class CallLink:
                 log.error("tool_update_failed", tool=call.name, cause=type(error.cause).__name__)
                 return _failed(call, "The tool could not be started.")
             except (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError) as error:
+                _raise_if_cancelled(error)
                 if isinstance(error, RPCError) and error.status in _GONE:
                     return _failed(call, "The call is over.")
                 await asyncio.sleep(RETRY_SECONDS)
 
-    async def end(self, why: str) -> None:
+    async def end(self, why: str, *, say: str = "", by_carrier: bool = False) -> None:
         """Ask the workflow to end the call, because this bridge cannot hold the conversation.
+
+        Args:
+            say: last words.
+            by_carrier: the bridge has no voice left, so the carrier speaks them.
 
         While Temporal is away nobody hears it; the workflow's silence limit then ends the call.
         """
-        command = EndCall(by="bridge", why=why, say="")
+        command = EndCall(by="bridge", why=why, say=say, by_carrier=by_carrier)
         try:
             await self._handle.signal("end", command, rpc_timeout=timedelta(seconds=5))
         except RPCError as error:
             log.warning("end_not_delivered", status=error.status.name)
+
+
+def _raise_if_cancelled(error: Exception) -> None:
+    """The SDK dresses up a cancellation of the waiting task as an error of its own; it must not be tried again."""
+    if isinstance(error.__cause__, asyncio.CancelledError):
+        raise error.__cause__
 
 
 def _failed(call: ToolCall, error: str) -> ToolOutcome:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -37,12 +38,24 @@ RESEND_SECONDS = 2.0
 
 
 class RecordSender:
-    """Sends one session's events. `put` never blocks; `run` sends until cancelled; `close` sends the rest."""
+    """Sends one session's events. `put` never blocks; `run` sends until cancelled; `close` sends the rest.
 
-    def __init__(self, client: Client, call_id: str, session: int, spool_dir: Path) -> None:
+    Args:
+        audio_ms: how much the caller and the agent have been heard so far; travels with every batch.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        call_id: str,
+        session: int,
+        spool_dir: Path,
+        audio_ms: Callable[[], tuple[int, int]] = lambda: (0, 0),
+    ) -> None:
         self._client = client
         self._call_id = call_id
         self._session = session
+        self._audio_ms = audio_ms
         self._spool = spool_dir / f"{call_id}.{session}.json"
         self._waiting: deque[TimelineEvent] = deque()
         self._first_seq = 1  #: number of the first waiting event
@@ -88,7 +101,7 @@ class RecordSender:
 
     async def _send_batch(self) -> None:
         events = tuple(list(self._waiting)[:BATCH])
-        record = Record(session=self._session, first_seq=self._first_seq, events=events)
+        record = self._record(events)
         try:
             await send(self._client, self._call_id, record)
         except RPCError as error:
@@ -110,9 +123,16 @@ class RecordSender:
 
     def _keep(self) -> None:
         """Write all waiting events to the spool; small and rare, so it is done in place."""
-        _write(
-            self._spool,
-            Record(session=self._session, first_seq=self._first_seq, events=tuple(self._waiting)),
+        _write(self._spool, self._record(tuple(self._waiting)))
+
+    def _record(self, events: tuple[TimelineEvent, ...]) -> Record:
+        heard, spoken = self._audio_ms()
+        return Record(
+            session=self._session,
+            first_seq=self._first_seq,
+            events=events,
+            audio_in_ms=heard,
+            audio_out_ms=spoken,
         )
 
 

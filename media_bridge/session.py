@@ -24,7 +24,9 @@ from media_bridge.audio.recording import StereoRecorder
 from media_bridge.call_link import CallLink
 from media_bridge.carriers import twilio_stream
 from media_bridge.conversation import events as ev
-from media_bridge.conversation.pipeline import TextPipeline
+from media_bridge.conversation.realtime_pipeline import RealtimePipeline
+from media_bridge.conversation.text_pipeline import TextPipeline
+from media_bridge.live_events import LiveEvents
 from media_bridge.providers.loading import Providers
 from media_bridge.records import RecordSender
 from stayline import logs, telemetry
@@ -64,6 +66,7 @@ class Session:
         client: Client,
         settings: Settings,
         providers_for: Callable[[AgentSpec], Providers],
+        live: LiveEvents,
     ) -> None:
         self.grant = grant
         self.call_id = grant.call.call_id
@@ -71,7 +74,13 @@ class Session:
         self._closing = False
         self._stream_sid = stream_sid
         self._socket = socket
-        self._records = RecordSender(client, self.call_id, grant.session, settings.spool_dir)
+        self._records = RecordSender(
+            client,
+            self.call_id,
+            grant.session,
+            settings.spool_dir,
+            lambda: (self._audio_in_ms, self._pipeline.heard_ms),
+        )
         self._outbox: asyncio.Queue[str] = asyncio.Queue()
         self._audio_in_ms = 0
         self._line = Line()
@@ -81,7 +90,8 @@ class Session:
             self._recorder = StereoRecorder(path)
         self._reason: CloseReason = "closed"
         self._link = CallLink(client, self.call_id)
-        self._pipeline = TextPipeline(
+        pipeline = RealtimePipeline if grant.agent.mode == "realtime" else TextPipeline
+        self._pipeline = pipeline(
             grant,
             providers_for(grant.agent),
             self._link,
@@ -89,6 +99,8 @@ class Session:
             self._records,
             time.monotonic,
         )
+        self._live = live.open(self.call_id, grant.session)
+        self._pipeline.watch(self._live)
 
     async def run(self) -> None:
         """Hold the conversation until it ends or the stream does."""
@@ -116,6 +128,7 @@ class Session:
 
     async def _finish(self, sending: asyncio.Task[None], writing: asyncio.Task[None]) -> None:
         self._closing = True
+        self._live.close()
         for task in (sending, writing):
             task.cancel()
         await asyncio.wait({sending, writing})
@@ -146,6 +159,7 @@ class Session:
         match message:
             case twilio_stream.Media(audio=audio):
                 self._audio_in_ms += len(audio) // BYTES_PER_MS
+                self._live.audio("audio_received", len(audio))
                 agent = self._line.frame(len(audio))
                 if self._recorder is not None:
                     self._recorder.write(audio, agent)
@@ -176,6 +190,10 @@ class Session:
             self._pipeline.feed(ev.SayRequested(text, source))
         return True
 
+    def interrupt(self) -> None:
+        """Have the agent fall silent now."""
+        self._pipeline.feed(ev.InterruptRequested())
+
     def close(self, say: str) -> None:
         """Say it, let it be heard, close the stream."""
         self._pipeline.feed(ev.CloseRequested(say))
@@ -187,6 +205,7 @@ class Session:
             match message:
                 case out.SendAudio(audio):
                     self._line.sent(audio)
+                    self._live.audio("audio_sent", len(audio))
                     self._outbox.put_nowait(twilio_stream.media(self._stream_sid, audio))
                 case out.SendMark(name):
                     self._outbox.put_nowait(twilio_stream.mark(self._stream_sid, name))

@@ -6,20 +6,23 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from stayline.catalog import PROVIDERS, Role
+from stayline import registry
+from stayline.catalog import Role
 from stayline.errors import ConfigError, RejectCall
 from stayline.models import AgentSpec, CallInfo, InterruptionMode, Mode, TurnTaking
 from stayline.suggest import closest
-from stayline.tools import Policy, Tool
+from stayline.tools import Policy, Tool, ToolDefinition, ToolHandler, bind_tools
 
-ProviderRef = str | Sequence[str]
+Provider = str | object
+"""Who serves a role: "provider/model", or an implementation of one's own (see `stayline.providers`)."""
+ProviderRef = Provider | Sequence[Provider]
 
 
 class Agent:
@@ -28,10 +31,13 @@ class Agent:
     Args:
         instructions: the system prompt.
         greeting: said first; empty: the agent waits for the caller.
-        mode: `text` (STT, LLM, TTS).
-        stt, llm, tts: "provider/model", or a list in order of preference.
-        voice: the TTS provider's voice id.
-        tools: functions decorated with `stayline.tool`.
+        mode: `text` (STT, LLM, TTS) or `realtime` (one voice-to-voice model).
+        stt, llm, tts: "provider/model", or an object or class of one's own that implements the role (see
+            `stayline.providers`), or a list of these in order of preference. For mode `text`.
+        realtime: the same, for mode `realtime`.
+        voice: the voice id of the TTS (or realtime) provider.
+        tools: functions decorated with `stayline.tool`, and `ToolDefinition`s.
+        tool_handlers: by name, what carries out the `ToolDefinition`s.
         interruption: `immediate`, `after_sentence` or `disabled`; or give `turn_taking` for every detail.
         transfers: names that the model may transfer to, e.g. {"support": "+15551234567"}.
         options: options per role, e.g. {"stt": {"keyterm": ["Stayline"]}}; an unknown one is an error.
@@ -51,8 +57,10 @@ class Agent:
         stt: ProviderRef = (),
         llm: ProviderRef = (),
         tts: ProviderRef = (),
+        realtime: ProviderRef = (),
         voice: str = "",
-        tools: Sequence[Tool] = (),
+        tools: Sequence[Tool | ToolDefinition] = (),
+        tool_handlers: Mapping[str, ToolHandler] | None = None,
         interruption: InterruptionMode = "immediate",
         turn_taking: TurnTaking | None = None,
         max_duration: timedelta | float = timedelta(minutes=30),
@@ -68,18 +76,8 @@ class Agent:
             raise ConfigError(f"Agent has no setting {wrong!r}.", fix=closest(wrong, list(AgentSpec.model_fields)))
         if mode not in ("text", "realtime"):
             raise ConfigError(f"mode={mode!r} is not a pipeline.", fix='Use mode="text" or mode="realtime".')
-        if mode == "realtime":
-            raise ConfigError("The realtime pipeline is not in this version.", fix='Use mode="text".')
-        self.tools: dict[str, Tool] = {}
-        for item in tools:
-            if not isinstance(item, Tool):
-                raise ConfigError(
-                    f"{getattr(item, '__name__', item)!r} is not a tool.",
-                    fix="Decorate the function with @tool.",
-                )
-            if item.spec.name in self.tools:
-                raise ConfigError(f"Two tools are called {item.spec.name!r}.", fix="Give one another name.")
-            self.tools[item.spec.name] = item
+        refs = _pipeline(mode, {"stt": stt, "llm": llm, "tts": tts, "realtime": realtime})
+        self.tools: dict[str, Tool] = {item.spec.name: item for item in bind_tools(tools, tool_handlers)}
         self.numbers = tuple(numbers)
         self.policy: Policy | None = None
         if turn_taking is None:
@@ -90,9 +88,10 @@ class Agent:
                 instructions=instructions,
                 greeting=greeting,
                 mode=mode,
-                stt=_refs("stt", stt),
-                llm=_refs("llm", llm),
-                tts=_refs("tts", tts),
+                stt=refs["stt"],
+                llm=refs["llm"],
+                tts=refs["tts"],
+                realtime=refs["realtime"],
                 voice=voice,
                 tools=tuple(t.spec for t in self.tools.values()),
                 turn_taking=turn_taking,
@@ -154,10 +153,21 @@ def _seconds(value: Any) -> Any:
     return value.total_seconds() if isinstance(value, timedelta) else value
 
 
+def _pipeline(mode: Mode, given: dict[Role, ProviderRef]) -> dict[Role, tuple[str, ...]]:
+    """The providers of each role that the mode has."""
+    foreign: tuple[Role, ...] = ("realtime",) if mode == "text" else ("stt", "llm", "tts")
+    for role in foreign:
+        if given[role]:
+            other = "realtime" if mode == "text" else "text"
+            raise ConfigError(f"mode={mode!r} has no {role}.", fix=f'Leave it out, or use mode="{other}".')
+    return {role: () if role in foreign else _refs(role, value) for role, value in given.items()}
+
+
 def _refs(role: Role, value: ProviderRef) -> tuple[str, ...]:
-    refs = (value,) if isinstance(value, str) else tuple(value)
-    if not refs:
+    given: Sequence[Provider] = value if isinstance(value, list | tuple) else (value,)
+    if not given:
         raise ConfigError(f"The agent has no {role}.", fix=f'Give one, e.g. {role}="{_example(role)}".')
+    refs = tuple(item if isinstance(item, str) else registry.inject(role, item) for item in given)
     for ref in refs:
         split_ref(role, ref)
     return refs
@@ -168,6 +178,7 @@ def _example(role: Role) -> str:
         "stt": "deepgram/nova-3",
         "llm": "anthropic/claude-haiku-5-5",
         "tts": "elevenlabs/eleven_flash_v2_5",
+        "realtime": "openai/gpt-realtime-2.1",
     }[role]
 
 
@@ -178,11 +189,11 @@ def split_ref(role: Role, ref: str) -> tuple[str, str]:
         ConfigError: with the nearest name that exists.
     """
     provider, slash, model = ref.partition("/")
-    able = [name for name, info in PROVIDERS.items() if role in info.roles]
-    if provider not in PROVIDERS:
-        raise ConfigError(f"{role}={ref!r}: there is no provider {provider!r}.", fix=closest(provider, able))
-    if provider not in able:
-        raise ConfigError(f"{role}={ref!r}: {provider} does no {role}.", fix=f"These do: {', '.join(able)}.")
+    if provider == registry.INJECTED:
+        registry.injected(role, model)
+        return provider, model
+    if registry.find_provider(role, provider) is None:
+        raise registry.unknown_provider(role, ref, provider)
     if not slash or not model:
         raise ConfigError(
             f"{role}={ref!r} names no model.", fix=f'Write "provider/model", e.g. "{_example(role)}".'

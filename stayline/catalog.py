@@ -1,14 +1,13 @@
-"""Which providers there are, what each needs, and which model names are dead. Names only: nothing is imported.
-
-Dates are of 2026-11-22 and come from the vendors' SDKs and deprecation pages.
-"""
+"""Which providers there are, what each needs, and the defaults of the gateway. Names only: nothing is imported."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Final, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal
 
-Role = Literal["stt", "llm", "tts"]
+Role = Literal["stt", "llm", "tts", "realtime"]
+ROLES: Final[tuple[Role, ...]] = ("stt", "llm", "tts", "realtime")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -24,6 +23,21 @@ class ProviderInfo:
     """Closed lists only, for engines whose models ship with them; vendors add models every week."""
     extra: str | None = None
     """The optional dependency group that holds the engine."""
+    factories: dict[Role, Callable[[Any], Any]] = dataclasses.field(default_factory=dict)
+    """Adapters that were registered as classes; they win over `roles`."""
+    voice_is_model: bool = False
+    """Its voices are models: "deepgram/aura-2-thalia-en" says both."""
+
+    def api_key(self, role: Role, environment: Mapping[str, str]) -> str:
+        """Its key: one for this role only (`STT_OPENAI_API_KEY`), else the vendor's (`OPENAI_API_KEY`)."""
+        if self.key_env is None:
+            return ""
+        return environment.get(role_key_env(role, self.key_env)) or environment.get(self.key_env, "")
+
+
+def role_key_env(role: Role, key_env: str) -> str:
+    """Where a key stands that serves one role only."""
+    return f"{role.upper()}_{key_env}"
 
 
 _P = "media_bridge.providers"
@@ -36,10 +50,16 @@ PROVIDERS: Final[dict[str, ProviderInfo]] = {
             "DEEPGRAM_API_KEY",
             "DEEPGRAM_BASE_URL",
             "https://api.deepgram.com",
+            voice_is_model=True,
         ),
         ProviderInfo(
             "openai",
-            {"llm": f"{_P}.openai_llm:OpenAILlm"},
+            {
+                "stt": f"{_P}.openai_stt:OpenAIStt",
+                "llm": f"{_P}.openai_llm:OpenAILlm",
+                "tts": f"{_P}.openai_tts:OpenAITts",
+                "realtime": f"{_P}.openai_realtime:OpenAIRealtime",
+            },
             "OPENAI_API_KEY",
             "OPENAI_BASE_URL",
             "https://api.openai.com",
@@ -53,10 +73,17 @@ PROVIDERS: Final[dict[str, ProviderInfo]] = {
         ),
         ProviderInfo(
             "elevenlabs",
-            {"tts": f"{_P}.elevenlabs_tts:ElevenLabsTts"},
+            {"stt": f"{_P}.elevenlabs_stt:ElevenLabsStt", "tts": f"{_P}.elevenlabs_tts:ElevenLabsTts"},
             "ELEVENLABS_API_KEY",
             "ELEVENLABS_BASE_URL",
             "https://api.elevenlabs.io",
+        ),
+        ProviderInfo(
+            "google",
+            {"realtime": f"{_P}.gemini_live:GeminiLive"},
+            "GOOGLE_API_KEY",
+            "GOOGLE_BASE_URL",
+            "https://generativelanguage.googleapis.com",
         ),
         ProviderInfo(
             "offline",
@@ -73,31 +100,30 @@ PROVIDERS: Final[dict[str, ProviderInfo]] = {
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Retired:
-    """A model name that fails, or will from `on` (ISO date; "" when it is gone already)."""
+class Default:
+    """What a provider is asked for when nobody said: models in order of preference, and a voice."""
 
-    use: str
-    on: str = ""
+    models: tuple[str, ...]
+    voice: str = ""
 
 
-RETIRED: Final[dict[str, Retired]] = {
-    "openai/gpt-4-turbo": Retired("gpt-6-luna"),
-    "openai/gpt-4": Retired("gpt-6-luna"),
-    "openai/gpt-3.5-turbo": Retired("gpt-6-luna"),
-    "openai/o4-mini": Retired("gpt-6-luna"),
-    "openai/gpt-4o": Retired("gpt-6-luna", "2027-01-14"),
-    "openai/gpt-4o-mini": Retired("gpt-6-luna", "2027-01-14"),
-    "openai/gpt-4.1": Retired("gpt-6-luna", "2027-01-14"),
-    "openai/gpt-4.1-mini": Retired("gpt-6-luna", "2027-01-14"),
-    "openai/gpt-4o-realtime-preview-2024-12-17": Retired("gpt-realtime-2.1"),
-    "openai/gpt-4o-realtime-preview": Retired("gpt-realtime-2.1"),
-    "anthropic/claude-sonnet-4": Retired("claude-sonnet-5-5"),
-    "anthropic/claude-sonnet-4-20250514": Retired("claude-sonnet-5-5"),
-    "anthropic/claude-opus-4": Retired("claude-opus-5-5"),
-    "anthropic/claude-opus-4-20250514": Retired("claude-opus-5-5"),
-    "anthropic/claude-sonnet-4-5": Retired("claude-sonnet-5-5", "2026-11-30"),
-    "google/gemini-2.0-flash-live": Retired("gemini-3.8-live"),
-    "google/gemini-2.0-flash-live-001": Retired("gemini-3.8-live"),
-    "elevenlabs/eleven_turbo_v2_5": Retired("eleven_flash_v2_5", "2027-07-12"),
+DEFAULT_PROVIDER: Final[dict[Role, str]] = {"stt": "openai", "llm": "openai", "tts": "openai", "realtime": "openai"}
+DEFAULTS: Final[dict[tuple[Role, str], Default]] = {
+    ("stt", "deepgram"): Default(("nova-3",)),
+    ("stt", "openai"): Default(("gpt-live-transcribe",)),
+    ("stt", "elevenlabs"): Default(("scribe_v2_realtime",)),
+    ("stt", "offline"): Default(("moonshine",)),
+    ("llm", "anthropic"): Default(("claude-sonnet-5-5",)),
+    ("llm", "openai"): Default(("gpt-6-luna",)),
+    ("llm", "offline"): Default(("scripted",)),
+    ("tts", "elevenlabs"): Default(("eleven_flash_v2_5",), "21m00Tcm4TlvDq8ikWAM"),  # Rachel
+    ("tts", "openai"): Default(("gpt-4o-mini-tts", "gpt-realtime-2.1-mini"), "alloy"),
+    ("tts", "deepgram"): Default(("aura-2-thalia-en",)),
+    ("tts", "offline"): Default(("hibari",)),
+    ("realtime", "openai"): Default(("gpt-realtime-2.1",), "alloy"),
+    ("realtime", "google"): Default(("gemini-3.8-live",), "Puck"),
 }
-"""`google/...` and realtime names are here so that a name copied from the guide gets a useful answer."""
+"""For `GatewayConfig` only, whose fields may be left out; an `Agent` always names its models."""
+
+ALIASES: Final[dict[str, str]] = {"gemini": "google", "whisper": "openai"}
+"""Other names of providers, as the guide uses them."""

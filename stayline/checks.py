@@ -13,10 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from typing import Final
 
+from stayline import registry
 from stayline.agent import Severity, split_ref
-from stayline.catalog import PROVIDERS, RETIRED, ProviderInfo, Role
+from stayline.catalog import ROLES, ProviderInfo, Role
 from stayline.errors import ConfigError
 from stayline.models import AgentSpec, ToolSpec
+from stayline.retired import RETIRED
 from stayline.settings import Settings, TwilioCredentials
 from stayline.suggest import closest
 
@@ -78,10 +80,11 @@ def check_agent(
     problems: list[Problem] = []
     if providers:
         for role in spec.options:
-            if role not in ("stt", "llm", "tts"):
-                problems.append(_agent_error(spec, f"options for {role!r}", closest(role, ["stt", "llm", "tts"])))
-        refs: list[tuple[Role, tuple[str, ...]]] = [("stt", spec.stt), ("llm", spec.llm), ("tts", spec.tts)]
-        for role, given in refs:
+            if role not in ROLES:
+                problems.append(_agent_error(spec, f"options for {role!r}", closest(role, list(ROLES))))
+        used: tuple[Role, ...] = ("realtime",) if spec.mode == "realtime" else ("stt", "llm", "tts")
+        for role in used:
+            given: tuple[str, ...] = getattr(spec, role)
             if not given:
                 problems.append(_agent_error(spec, f"no {role}", f'Give it {role}="provider/model".'))
             for ref in given:
@@ -105,7 +108,11 @@ def _check_provider(
     except ConfigError as error:
         yield Problem("error", error.message, error.fix)
         return
-    info = PROVIDERS[provider]
+    if provider == registry.INJECTED:
+        yield from _check_adapter(spec, role, ref, environment)
+        return
+    info = registry.find_provider(role, provider)
+    assert info is not None  # or `split_ref` would have said so
     closed = info.models.get(role)
     if closed and model not in closed:
         yield Problem("error", f"{role}={ref!r}: {provider} has no model {model!r}.", closest(model, closed))
@@ -120,7 +127,7 @@ def _check_provider(
             f'Install it: pip install "stayline[{info.extra}]".',
         )
         return
-    if info.key_env and not environment.get(info.key_env) and not _keyless(spec, info, role, environment):
+    if info.key_env and not info.api_key(role, environment) and not _keyless(spec, info, role, environment):
         yield Problem("error", f"{role}={ref!r} needs {info.key_env}.", f"Set {info.key_env} in the environment.")
         # The adapter's own checks are worth having in the same go.
         environment = {**environment, info.key_env: "missing"}
@@ -132,9 +139,11 @@ def _check_retired(role: Role, ref: str, provider: str, today: date) -> Problem 
     if retired is None:
         return None
     successor = f'Use {role}="{provider}/{retired.use}".'
-    if retired.on and date.fromisoformat(retired.on) > today:
+    if retired.on is None:
+        return Problem("warning", f"{role}={ref!r} is being replaced.", successor)
+    if date.fromisoformat(retired.on) > today:
         return Problem("warning", f"{role}={ref!r} will be switched off on {retired.on}.", successor)
-    return Problem("error", f"{role}={ref!r} was switched off; requests to it fail.", successor)
+    return Problem("error", f"{role}={ref!r} was switched off on {retired.on}; requests to it fail.", successor)
 
 
 def _keyless(spec: AgentSpec, info: ProviderInfo, role: Role, environment: Mapping[str, str]) -> bool:

@@ -123,12 +123,18 @@ def once(key: str) -> bool:
     return True
 
 
+def guard(settings: Settings, environment: Mapping[str, str]) -> Processor:
+    """The step that keeps a line clean: nothing personal, none of the environment's credentials."""
+    return _Guard(settings, environment)
+
+
 class _Guard:
     """The last step before a line is written: nothing personal, no credentials."""
 
     def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
         self._pii = settings.telemetry_pii
-        known = {*_credentials(environment), settings.hash_key.get_secret_value()}
+        keys = (settings.hash_key, settings.live_key)
+        known = {*_credentials(environment), *(key.get_secret_value() for key in keys)}
         values = sorted((value for value in known if len(value) >= _SHORTEST_CREDENTIAL), key=len, reverse=True)
         self._credentials = re.compile("|".join(map(re.escape, values))) if values else None
 

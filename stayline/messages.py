@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Literal
 
 from stayline.models import AgentSpec, CallInfo, Message, Model, ToolCall
-from stayline.timeline import CallMetrics, CallOutcome, TimelineEvent
+from stayline.timeline import CallMetrics, CallOutcome, MachineOrPerson, TimelineEvent
 
 
 class CallStart(Model):
@@ -16,9 +17,18 @@ class CallStart(Model):
     caller_hash: str = ""  #: for the search attribute; already the number if the user opted for it
     has_policy: bool = False  #: the agent has an `on_call` policy
     public_url: str = ""  #: where the carrier finds any bridge
+    outbound: Dial | None = None  #: set: the workflow places the call
     traceparent: str | None = None  #: W3C trace context of the call's root span
     history_limit: int = 0  #: events after which the workflow continues as new; 0: when Temporal suggests it
     carry: CallCarry | None = None  #: set by continue-as-new only
+
+
+class Dial(Model):
+    """How an outbound call is placed."""
+
+    ring_timeout: int = 60  #: seconds that the other side may ring; Twilio: at most 600
+    machine_detection: bool = False  #: have the carrier tell people from answering machines (`answered_by`)
+    record: bool = False  #: the carrier records both channels as well
 
 
 class CallCarry(Model):
@@ -32,6 +42,7 @@ class Admit(Model):
 
     token_sha256: str
     bridge_id: str
+    carrier_call_id: str = ""  #: of an outbound call, which was answered: the carrier's call SID
 
 
 class Admission(Model):
@@ -81,6 +92,8 @@ class Record(Model):
     session: int
     first_seq: int
     events: tuple[TimelineEvent, ...]
+    audio_in_ms: int = 0  #: caller audio of the session when this was sent
+    audio_out_ms: int = 0  #: agent audio that was played by then
 
 
 DialStatus = Literal["completed", "answered", "busy", "no-answer", "failed", "canceled"]
@@ -93,6 +106,7 @@ class NextStep(Model):
     bridge_id: str
     dial_status: DialStatus | None = None  #: set when a dialled transfer has ended
     dial_seconds: float | None = None
+    carrier_call_id: str = ""  #: of an outbound call: the carrier's call SID
 
 
 class Step(Model):
@@ -119,6 +133,8 @@ class CarrierStatus(Model):
         "canceled",
     ]
     duration: float | None = None
+    carrier_call_id: str = ""  #: of an outbound call: the carrier's call SID
+    answered_by: MachineOrPerson | None = None  #: the result of machine detection
 
 
 class Command(Model):
@@ -130,6 +146,7 @@ class Command(Model):
 
 class EndCall(Command):
     say: str | None = None  #: None: the agent's goodbye
+    by_carrier: bool = False  #: the bridge has no voice left: the carrier itself says it, then hangs up
 
 
 class TransferCall(Command):
@@ -184,12 +201,36 @@ class LeaseState(Model):
     """Heartbeat details of `keep_lease`."""
 
     calls: tuple[str, ...] = ()
+    address: str = ""  #: host:port at which other processes reach this very bridge; empty: not yet known
     load: float = 0.0  #: calls held / calls allowed
     loop_lag_ms: float = 0.0
 
 
+class PlaceCall(Model):
+    """Input of activity `place_call`: have the carrier dial, once however often it is asked."""
+
+    call_id: str
+    from_number: str
+    to_number: str
+    public_url: str  #: the carrier's webhooks about the call go there, and name `call_id`
+    since: datetime  #: when this was first asked for: no call of an earlier time is the one
+    time_limit: int  #: seconds after which the carrier ends the call by itself
+    dial: Dial
+
+
+class Placed(Model):
+    """Answer of `place_call`.
+
+    Without an id the carrier has a call to that number since then, but does not say whose: its webhooks will.
+    """
+
+    carrier_call_id: str = ""
+
+
 class HangUp(Model):
     call_id: str
+    carrier_call_id: str = ""  #: where it is not `call_id`
+    unanswered: bool = False  #: it may still be ringing at the other side
 
 
 class Redirect(Model):
@@ -197,6 +238,15 @@ class Redirect(Model):
 
     call_id: str
     public_url: str
+    carrier_call_id: str = ""  #: where it is not `call_id`
+    say: str = ""  #: not to a bridge then: the carrier itself says this and hangs up
+
+
+class ExtendCall(Model):
+    """Input of activity `extend_call`: people talk to people now, so the carrier must not end it early."""
+
+    carrier_call_id: str
+    time_limit: int  #: seconds since the call was answered
 
 
 class CallResult(Model):

@@ -30,13 +30,14 @@ class Model(BaseModel):
 class CallInfo(Model):
     """What the carrier says of a call. Given to `on_call` policies and to tools that ask for it."""
 
-    call_id: str  #: the carrier's call SID
+    call_id: str  #: inbound: the carrier's call SID; outbound: ours, begins with "out-"
     from_number: str
     to_number: str
     direction: Direction = "inbound"
     carrier: CarrierName = "twilio"
     started_at: datetime
     agent: str = ""  #: name of the agent that answers
+    carrier_call_id: str = ""  #: the carrier's call SID where it is not `call_id`: outbound, once it is dialled
 
 
 class ToolSpec(Model):
@@ -94,11 +95,12 @@ class AgentSpec(Model):
     stt: tuple[str, ...] = ()  #: "provider/model", in order of preference
     llm: tuple[str, ...] = ()
     tts: tuple[str, ...] = ()
+    realtime: tuple[str, ...] = ()  #: in mode `realtime`, instead of the three above
     voice: str = ""
     language: str = "en"
     options: dict[str, dict[str, Any]] = Field(
         default_factory=dict
-    )  #: per role: {"stt": {...}, "llm": {...}, "tts": {...}}
+    )  #: per role: {"stt": {...}, "llm": {...}, "tts": {...}, "realtime": {...}}
     tools: tuple[ToolSpec, ...] = ()
     transfers: dict[str, str] = Field(default_factory=dict)  #: name the model may use -> number or SIP address
     can_end_call: bool = True  #: the model may end the call by itself

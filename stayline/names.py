@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Final
+from urllib.parse import urlencode
 
 TASK_QUEUE: Final = "stayline"
 """Queue of the workers that run workflows, tools, carrier requests and call records."""
@@ -14,6 +15,11 @@ INBOUND_PATH: Final = "/voice/inbound"
 NEXT_PATH: Final = "/voice/next"
 STATUS_PATH: Final = "/voice/status"
 STREAM_PATH: Final = "/ws/media-stream"
+
+OUTBOUND_PREFIX: Final = "out-"
+"""Begins the ids of calls that we place: they exist before the carrier has an id for them."""
+CALL_PARAMETER: Final = "call"
+"""Names such a call in the addresses that the carrier asks, and in the parameters of its stream."""
 
 # Search attributes, all of type Keyword. `CallCaller` is a keyed hash unless the user opts for the number.
 SA_AGENT: Final = "CallAgent"
@@ -29,8 +35,14 @@ DEPLOYMENT_NAME: Final = "stayline"
 
 
 def call_workflow_id(call_id: str) -> str:
-    """`call-<call id>`; the call id is the carrier's call SID, never a phone number."""
+    """`call-<call id>`; the call id is the carrier's call SID or begins with "out-", and is never a number."""
     return f"call-{call_id}"
+
+
+def webhook_url(public_url: str, path: str, call_id: str) -> str:
+    """Where the carrier asks or reports about a call: a call that we placed is named in the address."""
+    url = public_url.rstrip("/") + path
+    return f"{url}?{urlencode({CALL_PARAMETER: call_id})}" if call_id.startswith(OUTBOUND_PREFIX) else url
 
 
 def bridge_workflow_id(bridge_id: str) -> str:

@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     listen_addr: str = "127.0.0.1:8080"
     public_url: str = ""  #: https://… as the carrier sees it; empty: http://<listen_addr>
     reuse_port: bool = False  #: several bridges on one machine share the address
+    own_host: str = ""  #: where other machines reach this bridge itself; empty: where it listens, or its host name
     bridge_id: str = Field(default_factory=lambda: secrets.token_hex(4))
     max_calls: int = 50  #: calls that one bridge takes at once
     drain_timeout: float = 30.0  #: seconds that a stopping bridge gives its calls to move
@@ -51,6 +52,7 @@ class Settings(BaseSettings):
     admission_timeout: float = 60.0  #: seconds that a new call is held while Temporal is away
     caller_id: Literal["hash", "number"] = "hash"  #: what the CallCaller search attribute holds
     hash_key: SecretStr = SecretStr("")  #: key of that hash; empty: derived from the carrier's auth token
+    live_key: SecretStr = SecretStr("")  #: key of the tokens for live events; empty: the carrier's auth token
 
     # data
     data_dir: Path = Path(".stayline")  #: recordings, spool, and the default database

@@ -26,6 +26,7 @@ class TurnLatency(Model):
     llm_ms: int | None = None  #: request -> first token
     tts_ms: int | None = None  #: first clause sent -> first audio
     total_ms: int | None = None  #: last voiced audio -> first audio sent
+    saved_ms: int | None = None  #: sooner by this, because the model began before the turn was surely over
 
 
 class _Event(Model):
@@ -113,6 +114,19 @@ class CallError(_Event):
     retryable: bool = False
 
 
+ChangeReason = Literal["failed", "recovered", "renewed"]
+"""The one before failed; a preferred one is back; the same one, on a new connection because its time was up."""
+
+
+class ProviderChanged(_Event):
+    """Another provider serves a role from here on, or the same one on a new connection."""
+
+    type: Literal["provider_changed"] = "provider_changed"
+    role: Literal["stt", "llm", "tts", "realtime"]
+    provider: str  #: "provider/model"
+    why: ChangeReason
+
+
 class Usage(_Event):
     """What a reply cost at the language model."""
 
@@ -126,6 +140,25 @@ class Usage(_Event):
 
 class CallAdmitted(_Event):
     type: Literal["call_admitted"] = "call_admitted"
+
+
+class CallDialled(_Event):
+    """An outbound call: the carrier is asked to dial. Written before it is asked."""
+
+    type: Literal["call_dialled"] = "call_dialled"
+
+
+MachineOrPerson = Literal[
+    "human", "machine_start", "machine_end_beep", "machine_end_silence", "machine_end_other", "fax", "unknown"
+]
+"""Twilio's words for who or what answered (twilio.com/docs/voice/answering-machine-detection)."""
+
+
+class AnsweredBy(_Event):
+    """An outbound call: what the carrier's machine detection found, often some seconds into the call."""
+
+    type: Literal["answered_by"] = "answered_by"
+    who: MachineOrPerson
 
 
 class CallRejected(_Event):
@@ -175,9 +208,12 @@ CallOutcome = Literal[
     "duration_limit",
     "silence_limit",
     "no_stream",
+    "busy",
+    "no_answer",
     "lost",
     "failed",
 ]
+"""`busy`, `no_answer`: of outbound calls."""
 
 
 class CallEnded(_Event):
@@ -196,8 +232,11 @@ TimelineEvent = Annotated[
     | ToolSettled
     | Dtmf
     | CallError
+    | ProviderChanged
     | Usage
     | CallAdmitted
+    | CallDialled
+    | AnsweredBy
     | CallRejected
     | Commanded
     | TransferSettled
@@ -242,6 +281,9 @@ class CallMetrics(Model):
     max_total_latency_ms: int | None = None
     input_tokens: int = 0
     output_tokens: int = 0
+    session_duration_ms: int = 0  #: `duration` in milliseconds
+    audio_bytes_received: int = 0  #: caller audio, μ-law bytes, as far as recorded
+    audio_bytes_sent: int = 0  #: agent audio that was played
 
 
 class CallSnapshot(Model):

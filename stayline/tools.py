@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import inspect
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints, overload
+from typing import Annotated, Any, Protocol, Union, get_args, get_origin, get_type_hints, overload
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
 from stayline.errors import ConfigError, ToolError
 from stayline.models import CallInfo, ToolSpec
+from stayline.suggest import closest
 
 BUILTIN_TOOLS = frozenset({"end_call", "transfer_call"})
 """Names that Stayline gives to the model itself; a user's tool cannot take them."""
@@ -40,20 +42,19 @@ class ToolContext:
     heartbeat: Callable[..., None]
 
 
-class Tool:
-    """A decorated tool: still callable as the function it was, plus its `spec`."""
+class ReadArguments(Protocol):
+    """Turns the model's arguments into keyword arguments; raises ToolError when they do not fit."""
 
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        spec: ToolSpec,
-        arguments: type[BaseModel],
-        injected: dict[str, type],
-    ):
+    def __call__(self, arguments: dict[str, Any], context: ToolContext) -> dict[str, Any]: ...
+
+
+class Tool:
+    """A tool that an agent may call: a function, still callable as it was, and its `spec`."""
+
+    def __init__(self, function: Callable[..., Any], spec: ToolSpec, read: ReadArguments):
         self.function = function
         self.spec = spec
-        self._arguments = arguments
-        self._injected = injected
+        self._read = read
         self.__doc__ = function.__doc__
         self.__name__ = spec.name
 
@@ -67,14 +68,7 @@ class Tool:
             ToolError: the arguments do not fit the schema (not retryable), or the tool raised it.
             Exception: whatever else the function raised.
         """
-        try:
-            values = self._arguments.model_validate(arguments)
-        except ValidationError as error:
-            faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors())
-            raise ToolError(f"Wrong arguments for {self.spec.name}: {faults}") from error
-        kwargs = {str(field.alias): getattr(values, name) for name, field in type(values).model_fields.items()}
-        for name, kind in self._injected.items():
-            kwargs[name] = context if kind is ToolContext else context.call
+        kwargs = self._read(arguments, context)
         if inspect.iscoroutinefunction(self.function):
             result = await self.function(**kwargs)
         else:
@@ -82,6 +76,10 @@ class Tool:
             if inspect.isawaitable(result):  # a coroutine function that a plain decorator hides
                 result = await result
         return TypeAdapter(Any).dump_python(result, mode="json")
+
+
+def _wrong_arguments(tool_name: str, faults: Sequence[str]) -> ToolError:
+    return ToolError(f"Wrong arguments for {tool_name}: {'; '.join(faults)}")
 
 
 @overload
@@ -136,35 +134,12 @@ def tool(
 
     def decorate(function: Callable[..., Any]) -> Tool:
         tool_name = name or function.__name__
-        if tool_name in BUILTIN_TOOLS:
-            raise ConfigError(f"The tool name {tool_name!r} belongs to Stayline.", fix="Choose another name.")
-        if not (tool_name.isascii() and tool_name.replace("_", "").isalnum()) or len(tool_name) > 64:
-            raise ConfigError(
-                f"The tool name {tool_name!r} is not one that language models accept.",
-                fix="Use letters, digits and underscores, at most 64.",
-            )
-        limits = (retries, attempt_timeout, total_timeout, heartbeat_timeout or 1, backoff, approval_timeout)
-        if not isinstance(retries, int) or not all(isinstance(limit, int | float) for limit in limits):
-            raise ConfigError(
-                f"Tool {tool_name!r}: a limit is not a number.",
-                fix="Give times in seconds, and retries as a whole number.",
-            )
-        if retries < 0 or attempt_timeout <= 0 or total_timeout < attempt_timeout or backoff <= 0:
-            raise ConfigError(
-                f"Tool {tool_name!r}: the limits contradict each other.",
-                fix="Needed: retries >= 0, attempt_timeout > 0, total_timeout >= attempt_timeout, backoff > 0.",
-            )
-        if approval_timeout <= 0 or (heartbeat_timeout is not None and heartbeat_timeout <= 0):
-            raise ConfigError(
-                f"Tool {tool_name!r}: a timeout is not above 0.",
-                fix="Needed: approval_timeout > 0, and heartbeat_timeout > 0 or None.",
-            )
         arguments, injected = _arguments_of(function, tool_name)
-        spec = ToolSpec(
+        spec = _spec(
             name=tool_name,
             description=inspect.cleandoc(function.__doc__ or tool_name.replace("_", " ")),
             parameters=_schema_of(arguments),
-            max_attempts=retries + 1,
+            retries=retries,
             attempt_timeout=attempt_timeout,
             total_timeout=total_timeout,
             heartbeat_timeout=heartbeat_timeout,
@@ -174,9 +149,88 @@ def tool(
             approval_timeout=approval_timeout,
             background=background,
         )
-        return Tool(function, spec, arguments, injected)
+        return Tool(function, spec, _reader(tool_name, arguments, injected))
 
     return decorate if function is None else decorate(function)
+
+
+def _spec(
+    *,
+    name: str,
+    description: str,
+    parameters: dict[str, Any],
+    retries: int,
+    attempt_timeout: float,
+    total_timeout: float,
+    heartbeat_timeout: float | None,
+    backoff: float,
+    filler: str | None,
+    needs_approval: bool,
+    approval_timeout: float,
+    background: bool,
+) -> ToolSpec:
+    """Check name and limits. Arguments as `tool`'s.
+
+    Raises:
+        ConfigError: the name is not usable, or a limit makes no sense.
+    """
+    if name in BUILTIN_TOOLS:
+        raise ConfigError(f"The tool name {name!r} belongs to Stayline.", fix="Choose another name.")
+    if not (name.isascii() and name.replace("_", "").isalnum()) or len(name) > 64:
+        raise ConfigError(
+            f"The tool name {name!r} is not one that language models accept.",
+            fix="Use letters, digits and underscores, at most 64.",
+        )
+    limits = (retries, attempt_timeout, total_timeout, heartbeat_timeout or 1, backoff, approval_timeout)
+    if not isinstance(retries, int) or not all(isinstance(limit, int | float) for limit in limits):
+        raise ConfigError(
+            f"Tool {name!r}: a limit is not a number.",
+            fix="Give times in seconds, and retries as a whole number.",
+        )
+    if retries < 0 or attempt_timeout <= 0 or total_timeout < attempt_timeout or backoff <= 0:
+        raise ConfigError(
+            f"Tool {name!r}: the limits contradict each other.",
+            fix="Needed: retries >= 0, attempt_timeout > 0, total_timeout >= attempt_timeout, backoff > 0.",
+        )
+    if approval_timeout <= 0 or (heartbeat_timeout is not None and heartbeat_timeout <= 0):
+        raise ConfigError(
+            f"Tool {name!r}: a timeout is not above 0.",
+            fix="Needed: approval_timeout > 0, and heartbeat_timeout > 0 or None.",
+        )
+    return ToolSpec(
+        name=name,
+        description=description,
+        parameters=parameters,
+        max_attempts=retries + 1,
+        attempt_timeout=attempt_timeout,
+        total_timeout=total_timeout,
+        heartbeat_timeout=heartbeat_timeout,
+        backoff=backoff,
+        filler=filler,
+        needs_approval=needs_approval,
+        approval_timeout=approval_timeout,
+        background=background,
+    )
+
+
+# --- tools from a function's signature -------------------------------------------------------------------
+
+
+def _reader(tool_name: str, model: type[BaseModel], injected: Mapping[str, type]) -> ReadArguments:
+    """Arguments by a pydantic model, and what Stayline fills in."""
+
+    def read(arguments: dict[str, Any], context: ToolContext) -> dict[str, Any]:
+        try:
+            values = model.model_validate(arguments)
+        except ValidationError as error:
+            faults = [f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors()]
+            raise _wrong_arguments(tool_name, faults) from error
+        kwargs = {str(field.alias): getattr(values, name) for name, field in type(values).model_fields.items()}
+        for name, kind in injected.items():
+            kwargs[name] = context if kind is ToolContext else context.call
+        return kwargs
+
+    return read
 
 
 def _arguments_of(function: Callable[..., Any], tool_name: str) -> tuple[type[BaseModel], dict[str, type]]:
@@ -238,6 +292,151 @@ def _schema_of(arguments: type[BaseModel]) -> dict[str, Any]:
         value.pop("title", None)
     schema.setdefault("properties", {})
     return schema
+
+
+# --- tools from a JSON Schema ----------------------------------------------------------------------------
+
+ToolHandler = Callable[..., Any]
+"""What carries out a `ToolDefinition`: takes the arguments as a dict, and the `ToolContext` if it has a second
+parameter. Plain or async; returns anything that is JSON."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ToolDefinition:
+    """A tool as data: what the model is told, beside a handler that is given apart (`tool_handlers`).
+
+    Attributes:
+        parameters: JSON Schema (2020-12) of the arguments, an object. Arguments are checked against it before
+            the handler runs.
+        retries, attempt_timeout, ...: as `stayline.tool`'s.
+    """
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"type": "object", "properties": {}})
+    retries: int = 2
+    attempt_timeout: float = 30.0
+    total_timeout: float = 300.0
+    heartbeat_timeout: float | None = None
+    backoff: float = 1.0
+    filler: str | None = None
+    needs_approval: bool = False
+    approval_timeout: float = 120.0
+    background: bool = False
+
+    def tool(self, handler: ToolHandler) -> Tool:
+        """The definition and what carries it out.
+
+        Raises:
+            ConfigError: the schema is none of an object's, the handler takes something else, or a limit is wrong.
+        """
+        parameters = _checked_schema(self.name, dict(self.parameters))
+        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "parameters"}
+        spec = _spec(**given, parameters=parameters)
+        return Tool(_by_keyword(self.name, handler), spec, _schema_reader(self.name, parameters))
+
+
+def bind_tools(
+    tools: Sequence[Tool | ToolDefinition], handlers: Mapping[str, ToolHandler] | None = None
+) -> list[Tool]:
+    """Bring definitions and handlers together; decorated tools need none.
+
+    Raises:
+        ConfigError: a definition has no handler, a handler no definition, or two tools have one name.
+    """
+    handlers = dict(handlers or {})
+    bound: dict[str, Tool] = {}
+    for item in tools:
+        if isinstance(item, ToolDefinition):
+            if item.name in bound:
+                raise _twice(item.name)
+            if item.name not in handlers:
+                raise ConfigError(
+                    f"Tool {item.name!r} has no handler.", fix=f"Give tool_handlers={{{item.name!r}: …}}."
+                )
+            item = item.tool(handlers.pop(item.name))
+        elif not isinstance(item, Tool):
+            raise ConfigError(
+                f"{getattr(item, '__name__', item)!r} is not a tool.",
+                fix="Decorate the function with @tool. A ToolDefinition will do too.",
+            )
+        if item.spec.name in bound:
+            raise _twice(item.spec.name)
+        bound[item.spec.name] = item
+    for name in handlers:
+        defined = [item.name for item in tools if isinstance(item, ToolDefinition)]
+        fix = "A decorated tool carries itself out." if name in bound else closest(name, defined)
+        if not defined and name not in bound:
+            fix = "Give its ToolDefinition among the tools."
+        raise ConfigError(f"The tool handler {name!r} has no ToolDefinition.", fix=fix)
+    return list(bound.values())
+
+
+def _twice(name: str) -> ConfigError:
+    return ConfigError(f"Two tools are called {name!r}.", fix="Give one another name.")
+
+
+def _checked_schema(tool_name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import SchemaError
+
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        raise ConfigError(
+            f"Tool {tool_name!r}: parameters are no JSON Schema: {error.message}.",
+            fix='E.g. {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}.',
+        ) from error
+    if schema.get("type") != "object":
+        raise ConfigError(
+            f"Tool {tool_name!r}: parameters describe no object.", fix='Write {"type": "object", "properties": …}.'
+        )
+    unknown = set(schema.get("required", ())) - set(schema.get("properties", {}))
+    if unknown and schema.get("additionalProperties") is False:
+        raise ConfigError(f"Tool {tool_name!r}: {min(unknown)!r} is required but not among the properties.")
+    return {**schema, "properties": schema.get("properties", {})}
+
+
+def _schema_reader(tool_name: str, schema: dict[str, Any]) -> ReadArguments:
+    from jsonschema import Draft202012Validator
+
+    validator = Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
+
+    def read(arguments: dict[str, Any], context: ToolContext) -> dict[str, Any]:
+        faults = [
+            f"{'.'.join(map(str, error.absolute_path)) or 'arguments'}: {error.message}"
+            for error in validator.iter_errors(arguments)
+        ]
+        if faults:
+            raise _wrong_arguments(tool_name, faults)
+        return {"arguments": arguments, "context": context}
+
+    return read
+
+
+def _by_keyword(tool_name: str, handler: ToolHandler) -> Callable[..., Any]:
+    """The handler behind the two keywords that every definition's tool is called with."""
+    try:
+        parameters = list(inspect.signature(handler).parameters.values())
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"Tool {tool_name!r}: its handler cannot be called.") from error
+    plain = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    needed = [p for p in plain if p.default is p.empty]
+    keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    if not plain or len(needed) > 2 or keywords:
+        raise ConfigError(
+            f"Tool {tool_name!r}: its handler takes something else than the arguments.",
+            fix="Write `async def handler(arguments: dict)` or `handler(arguments, context)`.",
+        )
+    with_context = len(needed) == 2 or (len(plain) > 1 and re.fullmatch("context|ctx", plain[1].name) is not None)
+
+    async def run_async(arguments: dict[str, Any], context: ToolContext) -> Any:
+        return await (handler(arguments, context) if with_context else handler(arguments))
+
+    def run(arguments: dict[str, Any], context: ToolContext) -> Any:
+        return handler(arguments, context) if with_context else handler(arguments)
+
+    return run_async if inspect.iscoroutinefunction(handler) else run
 
 
 Policy = Callable[[CallInfo], Awaitable[None] | None]

@@ -62,8 +62,10 @@ def build_worker(
         activities=[
             tools.run,
             policies.screen_call,
+            carrier.place_call,
             carrier.hang_up,
             carrier.redirect_call,
+            carrier.extend_call,
             *records_activities,
         ],
         activity_executor=threads,

@@ -171,7 +171,7 @@ class Playout:
         out: list[Outbound] = []
         news: list[Started | Ended] = []
         if self._overrun(now_ms):
-            out, ended = self.drop(now_ms)
+            out, ended = self._drop_stopped(now_ms)
             news += ended
         news += self._ended(now_ms)
         while not self._paused:
@@ -253,6 +253,13 @@ class Playout:
     @property
     def idle(self) -> bool:
         return not self._tracks
+
+    def _drop_stopped(self, now_ms: int) -> tuple[list[Outbound], list[Ended]]:
+        """As `drop`, but what was begun after `stop_after_sentence` is still to be played."""
+        later = [track for track in self._tracks if track.stop_at is None]
+        out, ended = self.drop(now_ms)
+        self._tracks.extend(later)
+        return out, [item for item in ended if all(item.utterance != track.id for track in later)]
 
     # --- inside ---
 

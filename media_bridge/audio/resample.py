@@ -18,6 +18,8 @@ ZERO_CROSSINGS: Final = 32
 """Half the filter's length, in samples of the lower rate: 4 ms at 8 kHz, which is also the look-ahead."""
 ATTENUATION_DB: Final = 80.0
 BLOCK: Final = 1024  # output samples filtered at once, so that a long clause needs no large matrix
+FEW_PHASES: Final = 8
+"""Up to so many, each phase's outputs are filtered together: ten times as quick (24 to 8 kHz: 60 µs for 100 ms)."""
 
 
 class Resampler:
@@ -59,18 +61,33 @@ class Resampler:
 
     def _filter(self, end: int) -> NDArray[np.float32]:
         """Output samples from the first unsent one up to `end`."""
+        block = self._by_phase if self._up <= FEW_PHASES else self._gathered
         blocks = [np.zeros(0, dtype=np.float32)]
-        width = self._phases.shape[1]
         for begin in range(self._sent, end, BLOCK):
-            position = np.arange(begin, min(begin + BLOCK, end), dtype=np.int64) * self._down
-            start = position // self._up - self._reach - self._first
-            windows = np.lib.stride_tricks.sliding_window_view(self._input, width)[start]
-            blocks.append(np.einsum("ij,ij->i", windows, self._phases[position % self._up]))
+            blocks.append(block(begin, min(begin + BLOCK, end)))
         self._sent = end
         needed = end * self._down // self._up - self._reach  # the next output's first input
         self._input = self._input[needed - self._first :]
         self._first = needed
         return np.concatenate(blocks)
+
+    def _by_phase(self, begin: int, end: int) -> NDArray[np.float32]:
+        """Outputs of one phase lie `_down` inputs apart and share their weights."""
+        windows = np.lib.stride_tricks.sliding_window_view(self._input, self._phases.shape[1])
+        out = np.empty(end - begin, dtype=np.float32)
+        for first in range(min(self._up, end - begin)):
+            position = (begin + first) * self._down
+            mine = out[first :: self._up]
+            start = position // self._up - self._reach - self._first
+            inputs = windows[start : start + len(mine) * self._down : self._down]
+            np.einsum("ij,j->i", inputs, self._phases[position % self._up], out=mine)
+        return out
+
+    def _gathered(self, begin: int, end: int) -> NDArray[np.float32]:
+        position = np.arange(begin, end, dtype=np.int64) * self._down
+        start = position // self._up - self._reach - self._first
+        windows = np.lib.stride_tricks.sliding_window_view(self._input, self._phases.shape[1])[start]
+        return np.asarray(np.einsum("ij,ij->i", windows, self._phases[position % self._up]))
 
 
 def resample(samples: NDArray[np.float32], rate_in: int, rate_out: int) -> NDArray[np.float32]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from stayline.models import Message, ToolCall
+from stayline.models import Message, ToolCall, ToolMessage
 from stayline.timeline import TimelineEvent
 
 
@@ -57,6 +57,65 @@ class StopAfterSentence:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class OpenSpeech:
+    """The audio of a realtime response is to be played as this utterance; SpeechEnded follows when it was."""
+
+    response: str
+    utterance: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AddText:
+    """More of what an utterance says, for the account of what was heard (realtime)."""
+
+    utterance: int
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AskToSay:
+    """Have the realtime model say exactly this."""
+
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Respond:
+    """Have the realtime model answer now."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TellModel:
+    """A fact for the realtime model that nobody said."""
+
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AnswerTool:
+    result: ToolMessage
+    respond: bool  #: it was the last one open: the model goes on
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CancelResponse:
+    """Stop the realtime model's response under way."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Truncate:
+    """Have the realtime model remember only what was heard of a response."""
+
+    response: str
+    heard_ms: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GiveUpModel:
+    """The realtime model owes something and is silent: leave it. ModelLost follows."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class RunTool:
     """Ask the workflow to run a tool; ToolDone follows."""
 
@@ -95,6 +154,15 @@ Command = (
     | ResumeSpeech
     | DropSpeech
     | StopAfterSentence
+    | OpenSpeech
+    | AddText
+    | AskToSay
+    | Respond
+    | TellModel
+    | AnswerTool
+    | CancelResponse
+    | Truncate
+    | GiveUpModel
     | RunTool
     | Record
     | StartTimer

@@ -20,6 +20,7 @@ from media_bridge.conversation import commands as do
 from media_bridge.conversation import events as ev
 from media_bridge.conversation.history import History
 from media_bridge.conversation.speech import Reply, Utterance
+from media_bridge.conversation.words import is_listening_noise, same_words
 from stayline.models import AgentSpec, Message, NoteMessage, ToolCall, ToolOutcome, UserMessage
 from stayline.timeline import (
     ASIDES,
@@ -110,6 +111,10 @@ class Conversation:
                 self._caller_spoke()
             case ev.CallerPartial(text):
                 self._caller_partial(text)
+            case ev.CallerPaused(text):
+                self._caller_paused(text)
+            case ev.CallerResumed():
+                self._give_up_guess()
             case ev.CallerTurn():
                 self._caller_turn(event)
             case ev.ReplyText(reply, text):
@@ -130,12 +135,17 @@ class Conversation:
                 self._key_pressed(digit)
             case ev.SayRequested(text, source):
                 self._say_whole(text, source)
+            case ev.InterruptRequested():
+                if self._speech and not self._closing:
+                    self._interrupt(now=True)
             case ev.CloseRequested(say):
                 self._close_requested(say)
             case ev.StreamGone():
                 self._stream_gone()
             case ev.TimerFired(name):
                 self._timer(name)
+            case _:  # of the realtime pipeline
+                pass
 
     # --- the call begins ---
 
@@ -158,10 +168,13 @@ class Conversation:
     def _caller_partial(self, text: str) -> None:
         if not text.strip():
             return
-        if not self._is_listening_noise(text):
+        if not is_listening_noise(text, self._rules):
             self._caller_talking = True
             self._out.append(do.StartTimer("open_turn", OPEN_TURN_MS))
-            if self._reply is not None and not self._speech and self._rules.interruption != "disabled":
+            if self._reply is not None and self._reply.guess is not None:
+                if not same_words(text, self._reply.guess):
+                    self._give_up_guess()
+            elif self._reply is not None and not self._speech and self._rules.interruption != "disabled":
                 self._cancel_reply()  # nothing was heard of it, and the caller goes on talking
                 self._needs_reply = True
         if self._speech and self._interrupts(text):
@@ -171,7 +184,8 @@ class Conversation:
         self._caller_talking = False
         self._out += [do.StopTimer("min_speech"), do.StopTimer("open_turn")]
         text = turn.text.strip()
-        if not text or (self._speech and self._is_listening_noise(text)):
+        if not text or (self._speech and is_listening_noise(text, self._rules)):
+            self._give_up_guess()
             if self._paused:
                 self._resume()
             self._maybe_reply()
@@ -183,12 +197,52 @@ class Conversation:
         if self._closing:
             return
         self._turn_end = (turn.speech_end_ms, self._now)
+        if self._guessed_right(text):
+            return
         self._needs_reply = True
         if self._reply is not None and not self._reply.calls and self._rules.interruption != "disabled":
             self._cancel_reply()  # the caller said more before anything was heard
         if self._tools and not self._speech and self._rules.hold_text:
             self._say_whole(self._rules.hold_text, "filler")
         self._maybe_reply()
+
+    # --- a reply that is begun before the turn is surely over ---
+
+    def _caller_paused(self, text: str) -> None:
+        """The turn is probably over: have the model begin. Nothing of it is heard or done before it is certain."""
+        text = text.strip()
+        busy = self._speech or self._tools or self._needs_reply or self._reply or self._closing or self._yielding
+        if not text or busy:
+            return
+        reply = Reply(self._new_id(), self._now, None, None, guess=text)
+        self._reply = reply
+        self._out.append(do.StartReply(reply.id, (*self._history.messages(), UserMessage(text=text))))
+
+    def _give_up_guess(self) -> None:
+        if self._reply is not None and self._reply.guess is not None:
+            self._cancel_reply()
+
+    def _guessed_right(self, text: str) -> bool:
+        """The turn is over: with the words that the reply was begun for, it is the reply; else it is none."""
+        reply = self._reply
+        if reply is None or reply.guess is None:
+            return False
+        if not same_words(text, reply.guess):
+            self._give_up_guess()
+            return False
+        reply.guess = None
+        reply.committed_ms = self._now
+        reply.speech_end_ms, reply.turn_ms = self._turn_end or (None, None)
+        self._turn_end = None
+        held, reply.held = reply.held, []
+        for item in held:
+            if isinstance(item, str):
+                self._speak_of(reply, item)
+            else:
+                self._reply_tool(reply.id, *item)
+        if reply.done:
+            self._reply_done(reply.id)
+        return True
 
     def _key_pressed(self, digit: str) -> None:
         self._record(Dtmf(at=self._at(), digit=digit))
@@ -217,11 +271,9 @@ class Conversation:
 
     def _interrupts(self, text: str) -> bool:
         words = len(text.split())
-        return self._may_interrupt() and words >= self._rules.min_words and not self._is_listening_noise(text)
-
-    def _is_listening_noise(self, text: str) -> bool:
-        plain = " ".join("".join(c for c in text.lower() if c.isalnum() or c in " -'").split())
-        return plain in self._rules.backchannels
+        return (
+            self._may_interrupt() and words >= self._rules.min_words and not is_listening_noise(text, self._rules)
+        )
 
     def _pause(self) -> None:
         """Caller sound while the agent speaks: be silent at once, decide when there are words."""
@@ -241,14 +293,14 @@ class Conversation:
         self._record(Interruption(at=self._at(), mode=self._rules.interruption, resumed=True))
         self._out.append(do.ResumeSpeech())
 
-    def _interrupt(self) -> None:
-        """The caller takes the floor."""
+    def _interrupt(self, *, now: bool = False) -> None:
+        """The caller takes the floor. `now`: whatever the agent's own rule is."""
         if self._yielding:
             return
         self._paused = False
         self._out += [do.StopTimer("min_speech"), do.StopTimer("false_interruption")]
         self._cancel_reply()
-        if self._rules.interruption == "after_sentence":
+        if self._rules.interruption == "after_sentence" and not now:
             self._yielding = True
             self._out.append(do.StopAfterSentence())
         else:
@@ -278,6 +330,12 @@ class Conversation:
             return
         if reply.first_token_ms is None:
             reply.first_token_ms = self._now
+        if reply.guess is not None:
+            reply.held.append(text)
+        else:
+            self._speak_of(reply, text)
+
+    def _speak_of(self, reply: Reply, text: str) -> None:
         for clause in reply.clauses.feed(text):
             self._say_clause(reply, clause)
 
@@ -292,6 +350,9 @@ class Conversation:
             return
         if reply.first_token_ms is None:
             reply.first_token_ms = self._now
+        if reply.guess is not None:
+            reply.held.append((call, malformed))
+            return
         if malformed:
             error = "The arguments were not a JSON object."
             self._history.add_tool(reply_id, call)
@@ -305,6 +366,9 @@ class Conversation:
         reply = self._current(reply_id)
         if reply is None:
             return
+        if reply.guess is not None:
+            reply.done = True
+            return
         for clause in reply.clauses.flush():
             self._say_clause(reply, clause)
         if reply.utterance is not None:
@@ -316,6 +380,9 @@ class Conversation:
     def _reply_failed(self, reply_id: int) -> None:
         reply = self._current(reply_id)
         if reply is None:
+            return
+        if reply.guess is not None:  # it is asked for again when the turn is over
+            self._reply = None
             return
         if reply.utterance is not None:
             self._out.append(do.EndUtterance(reply.utterance.id))
@@ -461,6 +528,7 @@ class Conversation:
             self._resume()
         elif name == "open_turn":
             self._caller_talking = False
+            self._give_up_guess()
             if self._paused:
                 self._resume()
             self._maybe_reply()

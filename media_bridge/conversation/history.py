@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from stayline.models import AgentMessage, Message, NoteMessage, ToolCall, ToolMessage, ToolOutcome
+from stayline.models import AgentMessage, Message, NoteMessage, ToolCall, ToolMessage, ToolOutcome, UserMessage
 
 
 @dataclasses.dataclass(slots=True)
@@ -15,6 +15,13 @@ class _Speech:
 
     text: str = ""
     interrupted: bool = False
+
+
+@dataclasses.dataclass(slots=True)
+class _Heard:
+    """A turn of the caller at its place; its words may come later."""
+
+    text: str = ""
 
 
 @dataclasses.dataclass(slots=True)
@@ -30,7 +37,7 @@ class History:
     """Messages of earlier sessions and of this one. Speech and tools keep the place where they began."""
 
     def __init__(self, messages: Sequence[Message] = ()) -> None:
-        self._entries: list[Message | _Speech | _Tools] = list(messages)
+        self._entries: list[Message | _Speech | _Heard | _Tools] = list(messages)
         self._speech: dict[int, _Speech] = {}
         self._background: set[str] = set()
 
@@ -46,6 +53,16 @@ class History:
 
     def add(self, message: Message) -> None:
         self._entries.append(message)
+
+    def open_turn(self) -> Callable[[str], None]:
+        """Keep a place for a turn of the caller; returns what takes its words."""
+        turn = _Heard()
+        self._entries.append(turn)
+
+        def words(text: str) -> None:
+            turn.text = text
+
+        return words
 
     def open_speech(self, utterance: int, *, spoken_to_model: bool) -> None:
         """`spoken_to_model` False: an aside (`stayline.timeline.ASIDES`)."""
@@ -89,6 +106,9 @@ class History:
             if isinstance(entry, _Speech):
                 if entry.text.strip():
                     out.append(AgentMessage(text=entry.text.strip(), interrupted=entry.interrupted))
+            elif isinstance(entry, _Heard):
+                if entry.text:
+                    out.append(UserMessage(text=entry.text))
             elif isinstance(entry, _Tools):
                 answered = [call for call in entry.calls if call.id in entry.answers]
                 if answered:

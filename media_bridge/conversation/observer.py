@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from media_bridge.conversation import commands as do
 from media_bridge.conversation import events as ev
 from stayline import telemetry
+from stayline.catalog import ROLES, Role
 from stayline.errors import ProviderError
 from stayline.messages import Grant
 from stayline.models import ToolCall
@@ -26,7 +27,14 @@ class SessionObserver:
             attr.SESSION: grant.session,
             attr.AGENT: grant.agent.name,
         }
-        self._refs = {"stt": grant.agent.stt, "llm": grant.agent.llm, "tts": grant.agent.tts}
+        agent = grant.agent
+        self._realtime = agent.mode == "realtime"
+        self._serving: dict[Role, str] = {
+            role: refs[0]
+            for role, refs in zip(ROLES, (agent.stt, agent.llm, agent.tts, agent.realtime), strict=True)
+            if refs
+        }
+        self._responses: dict[str, int] = {}
         self._caller_since = 0
         self._turn_since = 0
         self._replies: dict[int, int] = {}  #: when each began, in nanoseconds; the same below
@@ -43,6 +51,14 @@ class SessionObserver:
                 self._span(attr.SPAN_STT, since, now, text, provider="stt")
                 self._caller_since = 0
                 self._turn_since = now
+            case ev.CallerStopped(_, speech_ms):
+                self._span(attr.SPAN_STT, now - speech_ms * 1_000_000, now, provider="realtime")
+                self._turn_since = now
+            case ev.ResponseBegan(response):
+                self._responses[response] = now
+            case ev.ResponseEnded(response):
+                if since := self._responses.pop(response, 0):
+                    self._span(attr.SPAN_REALTIME, since, now, provider="realtime")
             case ev.ReplyDone(reply) | ev.ReplyFailed(reply):
                 if since := self._replies.pop(reply, 0):
                     self._span(attr.SPAN_LLM, since, now, provider="llm")
@@ -84,6 +100,10 @@ class SessionObserver:
         ):
             yield
 
+    def serves(self, role: Role, ref: str) -> None:
+        """Another provider serves a role from now on."""
+        self._serving[role] = ref
+
     def failover(self, role: str, error: ProviderError) -> None:
         telemetry.metrics.failover(role, error.provider)
 
@@ -92,27 +112,29 @@ class SessionObserver:
         now = time.time_ns()
         for since in self._replies.values():
             self._span(attr.SPAN_LLM, since, now, provider="llm")
+        for since in self._responses.values():
+            self._span(attr.SPAN_REALTIME, since, now, provider="realtime")
         for since in self._playing.values():
             self._span(attr.SPAN_PLAYOUT, since, now)
 
     def _latencies(self, turn: AgentTurn) -> None:
         if turn.latency is None:
             return
-        parts: dict[telemetry.LatencyPart, tuple[int | None, str]] = {
+        parts: dict[telemetry.LatencyPart, tuple[int | None, Role | None]] = {
             "endpoint": (turn.latency.endpoint_ms, "stt"),
             "llm": (turn.latency.llm_ms, "llm"),
             "tts": (turn.latency.tts_ms, "tts"),
-            "total": (turn.latency.total_ms, ""),
+            "total": (turn.latency.total_ms, None),
         }
         for part, (ms, role) in parts.items():
             if ms is not None:
-                provider = self._refs[role][0] if role else ""
-                telemetry.metrics.turn_latency(part, ms, provider)
+                who: Role | None = "realtime" if self._realtime and role else role
+                telemetry.metrics.turn_latency(part, ms, self._serving.get(who, "") if who else "")
 
-    def _span(self, name: str, start_ns: int, end_ns: int, text: str = "", *, provider: str = "") -> None:
+    def _span(self, name: str, start_ns: int, end_ns: int, text: str = "", *, provider: Role | None = None) -> None:
         attributes: dict[str, str | int] = dict(self._common)
-        if provider and self._refs[provider]:
-            attributes[attr.PROVIDER] = self._refs[provider][0]
+        if provider is not None and provider in self._serving:
+            attributes[attr.PROVIDER] = self._serving[provider]
         if text:
             attributes[attr.PII_USER_TEXT if name == attr.SPAN_STT else attr.PII_AGENT_TEXT] = text
         telemetry.record_span(name, start_ns, end_ns, attributes, self._context)

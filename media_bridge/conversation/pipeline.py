@@ -1,16 +1,17 @@
-"""The text pipeline of one attached call: carries out what `Conversation` decides.
+"""What both pipelines of an attached call share: they carry out what a pure core decides.
 
-STT events, language-model tokens, audio and marks become events; commands become tasks and frames. There are no
-decisions here. Everything runs on one event loop, so an event and all that follows from it is one step.
+Events go to the core one by one; commands become frames, timers, tasks and records. There are no decisions here.
+Everything runs on one event loop, so an event and all that follows from it is one step.
 """
 
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -18,16 +19,12 @@ from media_bridge.audio import playout as out
 from media_bridge.call_link import CallLink
 from media_bridge.conversation import commands as do
 from media_bridge.conversation import events as ev
-from media_bridge.conversation.core import Conversation
-from media_bridge.conversation.ear import Ear
 from media_bridge.conversation.observer import SessionObserver
-from media_bridge.conversation.reply import ReplyFailure, stream_reply
-from media_bridge.conversation.voice import Voice
-from media_bridge.providers.loading import Providers
 from media_bridge.records import RecordSender
+from stayline.catalog import Role
 from stayline.errors import ProviderError
 from stayline.messages import Grant
-from stayline.timeline import CallError
+from stayline.timeline import CallError, ChangeReason, ProviderChanged
 
 log = structlog.get_logger(__name__)
 
@@ -35,11 +32,29 @@ RECORD_PATIENCE = 0.25
 """Seconds that a tool waits for the records before it; Temporal may be away, and the tool is asked for anyway."""
 
 
-class TextPipeline:
-    """STT, language model and TTS around one conversation.
+class Core(Protocol):
+    """A pure turn-taking machine."""
+
+    @property
+    def silent(self) -> bool: ...
+
+    def handle(self, event: ev.Event, at_ms: int) -> list[do.Command]: ...
+
+
+class Watcher(Protocol):
+    """Is shown what happens and what is done about it, as it happens. Must neither block nor raise."""
+
+    def event(self, event: ev.Event) -> None: ...
+
+    def command(self, command: do.Command) -> None: ...
+
+
+class Pipeline(ABC):
+    """One conversation and everything around it but its providers.
 
     Args:
         grant: what the workflow gave.
+        core: decides.
         send: queues messages for the carrier; never blocks.
         records: takes timeline events for the workflow; never blocks.
         clock: monotonic seconds.
@@ -48,7 +63,7 @@ class TextPipeline:
     def __init__(
         self,
         grant: Grant,
-        providers: Providers,
+        core: Core,
         link: CallLink,
         send: Callable[[list[out.Outbound]], None],
         records: RecordSender,
@@ -56,7 +71,7 @@ class TextPipeline:
     ) -> None:
         self._grant = grant
         self._agent = grant.agent
-        self._providers = providers
+        self._core = core
         self._link = link
         self._send = send
         self._records = records
@@ -64,27 +79,15 @@ class TextPipeline:
         self._t0 = clock()
         self._audio_t0: int | None = None  #: stream time of the first caller frame
         self._playout = out.Playout()
-        self._conversation = Conversation(
-            grant.agent,
-            datetime.now(UTC),
-            grant.messages,
-            grant.running_tools,
-            grant.resumed,
-            grant.note,
-        )
-        call_id = grant.call.call_id
-        self._ear = Ear(providers.stt, call_id, self._heard, self._provider_failed)
-        self._voice = Voice(providers.tts, call_id, self._audio, self._voiced, self._provider_failed)
         self._observer = SessionObserver(grant)
+        self._watchers: list[Watcher] = [self._observer]
         self._tasks: asyncio.TaskGroup | None = None
         self._running: set[asyncio.Task[None]] = set()
-        self._replies: dict[int, asyncio.Task[None]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._inbox: deque[ev.Event] = deque()
         self._busy = False
-        self._said_at: dict[int, int] = {}  #: utterance -> stream time of its first clause
-        self._tts_ms: dict[int, int] = {}  #: utterance -> milliseconds from there to its first audio
         self._done = asyncio.Event()
+        self._mute = False  #: no provider speaks any more; the carrier has been asked to
 
     @property
     def heard_ms(self) -> int:
@@ -94,21 +97,38 @@ class TextPipeline:
     @property
     def silent(self) -> bool:
         """Nobody speaks, and nobody is about to."""
-        return self._conversation.silent
+        return self._core.silent
+
+    def watch(self, watcher: Watcher) -> None:
+        """Show somebody else too what happens."""
+        self._watchers.append(watcher)
+
+    # --- what a pipeline adds ---
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Start its tasks with `_spawn`."""
+
+    @abstractmethod
+    def _listen_to(self, audio: bytes) -> None:
+        """One frame from the caller."""
+
+    @abstractmethod
+    def _provide(self, command: do.Command) -> None:
+        """Carry out a command that needs a provider."""
+
+    def _tts_ms(self, utterance: int) -> int | None:
+        """From the utterance's first clause to its first audio."""
+        return None
 
     # --- the session's side ---
 
     async def run(self) -> None:
-        """Hold the conversation until it closes the stream, or until cancelled.
-
-        Raises:
-            ProviderError: the caller cannot be heard with any provider.
-        """
+        """Hold the conversation until it closes the stream, or until cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
-                self._spawn(self._voice.run())
-                self._spawn(self._listen())
+                self._begin()
                 self.feed(ev.CallStarted())
                 await self._done.wait()
                 for task in list(self._running):
@@ -123,7 +143,7 @@ class TextPipeline:
         """One frame from the caller."""
         if self._audio_t0 is None:
             self._audio_t0 = self._now()
-        self._ear.audio(audio)
+        self._listen_to(audio)
         self.pump()
 
     def mark(self, name: str) -> None:
@@ -144,9 +164,11 @@ class TextPipeline:
         try:
             while self._inbox:
                 item = self._inbox.popleft()
-                self._observer.event(item)
-                for command in self._conversation.handle(item, self._now()):
-                    self._observer.command(command)
+                for watcher in self._watchers:
+                    watcher.event(item)
+                for command in self._core.handle(item, self._now()):
+                    for watcher in self._watchers:
+                        watcher.command(command)
                     self._carry_out(command)
         finally:
             self._busy = False
@@ -158,7 +180,7 @@ class TextPipeline:
             self._send(messages)
         for item in news:
             if isinstance(item, out.Started):
-                self.feed(ev.SpeechBegan(item.utterance, self._tts_ms.pop(item.utterance, None)))
+                self.feed(ev.SpeechBegan(item.utterance, self._tts_ms(item.utterance)))
             else:
                 self._speech_ended(item)
 
@@ -166,31 +188,14 @@ class TextPipeline:
 
     def _carry_out(self, command: do.Command) -> None:
         match command:
-            case do.Say(utterance, text):
-                if self._playout.add_text(utterance, text):
-                    self._said_at[utterance] = self._now()
-                self._voice.say(utterance, text)
-            case do.EndUtterance(utterance):
-                self._voice.end(utterance)
             case do.PauseSpeech():
                 self._send(self._playout.pause(self._now()))
             case do.ResumeSpeech():
                 self._playout.resume()
                 self.pump()
-            case do.DropSpeech():
-                self._voice.drop()
-                messages, ended = self._playout.drop(self._now())
-                self._send(messages)
-                for item in ended:
-                    self._speech_ended(item)
             case do.StopAfterSentence():
                 self._playout.stop_after_sentence(self._now())
                 self.pump()
-            case do.StartReply(reply):
-                self._replies[reply] = self._spawn(self._reply(command))
-            case do.CancelReply(reply):
-                if (task := self._replies.pop(reply, None)) is not None:
-                    task.cancel()
             case do.RunTool():
                 self._spawn(self._run_tool(command))
             case do.Record(event):
@@ -203,6 +208,14 @@ class TextPipeline:
                 self._stop_timer(name)
             case do.Close():
                 self._done.set()
+            case _:
+                self._provide(command)
+
+    def _drop_speech(self) -> None:
+        messages, ended = self._playout.drop(self._now())
+        self._send(messages)
+        for item in ended:
+            self._speech_ended(item)
 
     def _stop_timer(self, name: str) -> None:
         if (timer := self._timers.pop(name, None)) is not None:
@@ -212,25 +225,6 @@ class TextPipeline:
         self._timers.pop(name, None)
         self.feed(ev.TimerFired(name))
 
-    async def _reply(self, command: do.StartReply) -> None:
-        reply = command.reply
-        try:
-            async for event in stream_reply(
-                self._providers.llm, self._grant, reply, command.messages, self._provider_failed
-            ):
-                if reply not in self._replies:
-                    return
-                if isinstance(event, (ev.ReplyText, ev.ReplyTool)):
-                    self.feed(event)
-                else:
-                    self._records.put(event)
-        except ReplyFailure:
-            self._replies.pop(reply, None)
-            self.feed(ev.ReplyFailed(reply))
-        else:
-            self._replies.pop(reply, None)
-            self.feed(ev.ReplyDone(reply))
-
     async def _run_tool(self, command: do.RunTool) -> None:
         # The question stands in the record before the tool that it led to.
         await self._records.caught_up(RECORD_PATIENCE)
@@ -238,37 +232,10 @@ class TextPipeline:
             outcome = await self._link.run_tool(self._grant.session, command.call)
         self.feed(ev.ToolDone(outcome))
 
-    # --- voice and ear ---
-
-    async def _listen(self) -> None:
-        try:
-            await self._ear.run()
-        except ProviderError:
-            # Every recogniser failed: say so, and let the workflow end the call.
-            self.feed(ev.SayRequested(self._agent.apology_text, "apology"))
-            await self._link.end("no speech recogniser works")
-
-    def _heard(self, event: ev.Event) -> None:
-        if isinstance(event, ev.CallerTurn) and event.speech_end_ms is not None:
-            event = ev.CallerTurn(
-                event.text, event.confidence, event.speech_end_ms + (self._audio_t0 or 0), event.speech_ms
-            )
-        self.feed(event)
-
-    def _audio(self, utterance: int, audio: bytes, chars: int | None) -> None:
-        if (said := self._said_at.pop(utterance, None)) is not None:
-            self._tts_ms[utterance] = self._now() - said
-        self._playout.add_audio(utterance, audio, chars)
-        self.pump()
-
-    def _voiced(self, utterance: int) -> None:
-        self._playout.close(utterance)
-        self.pump()
-
     def _speech_ended(self, ended: out.Ended) -> None:
-        self._said_at.pop(ended.utterance, None)
-        self._tts_ms.pop(ended.utterance, None)
         self.feed(ev.SpeechEnded(ended.utterance, ended.heard, ended.complete, ended.speech_ms))
+
+    # --- providers ---
 
     def _provider_failed(self, role: str, error: ProviderError) -> None:
         log.warning("provider_failed", role=role, provider=error.provider, status=error.status)
@@ -277,6 +244,18 @@ class TextPipeline:
         self._records.put(
             CallError(at=at, where=role, provider=error.provider, message=str(error), retryable=error.retryable)
         )
+
+    def _provider_changed(self, role: Role, ref: str, why: ChangeReason) -> None:
+        log.info("provider_changed", role=role, provider=ref, why=why)
+        self._observer.serves(role, ref)
+        self._records.put(ProviderChanged(at=datetime.now(UTC), role=role, provider=ref, why=why))
+
+    def _voiceless(self) -> None:
+        """No provider speaks any more: the carrier itself says so and ends the call. Never silence."""
+        if not self._mute:
+            self._mute = True
+            why = "nothing is left that can speak"
+            self._spawn(self._link.end(why, say=self._agent.apology_text, by_carrier=True))
 
     # --- inside ---
 

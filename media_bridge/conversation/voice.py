@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 
 from media_bridge.providers.base import SpeechChunk, TtsProvider, TtsSession, Utterance
-from media_bridge.providers.fallback import Failed, first_working, understood
+from media_bridge.providers.fallback import Changed, Failed, Lineup, Member, understood
 from stayline.errors import ProviderError
 
 AUDIO_TIMEOUT = 8.0
 """Seconds without audio after which a voice that still owes some has failed."""
+
+ROUNDS = 3
+"""How often all voices are tried for an utterance before the agent is mute."""
+
+PAUSE = 0.5
+"""Seconds before the second round; twice that before the third."""
 
 CLOSE_TIMEOUT = 1.0
 """Seconds that a failed voice has to say goodbye before the next one is tried."""
@@ -40,22 +46,28 @@ class Voice:
     Args:
         audio: told of each chunk: utterance, μ-law audio, characters spoken at its end (or None).
         done: told when an utterance has no more audio, also when it failed or was dropped while it was spoken.
-        failed: told of each failure of a provider.
+        failed, changed: told of each failure of a provider, and when another one speaks.
+        mute: told when nobody could speak an utterance.
     """
 
     def __init__(
         self,
-        providers: Sequence[TtsProvider],
+        providers: Lineup[TtsProvider],
         call_id: str,
         audio: Callable[[int, bytes, int | None], None],
         done: Callable[[int], None],
         failed: Failed,
+        changed: Changed,
+        mute: Callable[[], None],
     ) -> None:
-        self._providers = list(providers)
+        self._providers = providers
         self._call_id = call_id
         self._audio = audio
         self._done = done
         self._failed = failed
+        self._changed = changed
+        self._mute = mute
+        self._member: Member[TtsProvider] | None = None  #: who speaks, or spoke last
         self._jobs: deque[_Job] = deque()
         self._wake = asyncio.Event()
         self._session: TtsSession | None = None
@@ -107,42 +119,65 @@ class Voice:
                 await self._session.aclose()
 
     async def _speak(self, job: _Job) -> None:
-        """Speak one utterance; a provider that fails before any audio is replaced by the next."""
-        for _ in range(len(self._providers) + 1):
-            heard_audio = False
-            try:
-                session = self._session or await self._connect()
-            except ProviderError:
-                return  # nobody accepts, and each was reported
-            job.touch()  # the time that it waited for its turn, or for a voice that failed, is not this voice's
-            try:
-                async with asyncio.timeout(AUDIO_TIMEOUT):
-                    utterance = await session.utterance()
-                async for chunk in self._audio_of(utterance, job):
-                    heard_audio = True
-                    self._audio(job.id, chunk.audio, chunk.chars)
-                return
-            except Exception as error:
-                self._failed("tts", understood("tts", error))
-                await self._leave()
-                if heard_audio:
+        """Speak one utterance. Where a voice fails, the next one goes on with what was not spoken yet."""
+        for number in range(ROUNDS):
+            await asyncio.sleep(PAUSE * number)
+            for _ in self._providers.members:
+                try:
+                    member, session = await self._connected()
+                except ProviderError:
+                    break  # nobody accepts, and each was reported
+                try:
+                    await self._speak_with(member, session, job)
                     return
-                job.clauses = deque([job.said])
+                except Exception as failure:
+                    error = understood(member.ref, failure)
+                    self._providers.failed(member, error)
+                    self._failed("tts", error)
+                    await self._leave()
+                if job.ended and not job.clauses:
+                    return
+        self._mute()
 
-    async def _connect(self) -> TtsSession:
-        provider, session = await first_working(
-            "tts", self._providers, lambda p: p.connect(call_id=self._call_id), self._failed
+    async def _speak_with(self, member: Member[TtsProvider], session: TtsSession, job: _Job) -> None:
+        """Speak what is left of an utterance; if that fails, `job.clauses` is what is left then."""
+        begin = len(job.said) - sum(map(len, job.clauses))  # its characters count from here
+        spoken: int | None = begin
+        job.touch()  # the time that it waited for its turn, or for a voice that failed, is not this voice's
+        try:
+            async with asyncio.timeout(AUDIO_TIMEOUT):
+                utterance = await session.utterance()
+            async for chunk in self._audio_of(utterance, job):
+                if spoken == begin:
+                    self._providers.worked(member)
+                chars = None if chunk.chars is None else begin + chunk.chars
+                spoken = chars
+                self._audio(job.id, chunk.audio, chars)
+        except Exception:
+            if spoken is not None:  # else the voice does not tell: what it was not given yet is left
+                job.clauses = deque(filter(None, [job.said[spoken:]]))
+            raise
+
+    async def _connected(self) -> tuple[Member[TtsProvider], TtsSession]:
+        """The session that is there, unless a better voice is to be had; else a new one."""
+        before = self._member
+        if self._session is not None and before is not None:
+            if not self._providers.better_than(before):
+                return before, self._session
+            await self._leave()
+        member, session = await self._providers.connect(
+            lambda provider: provider.connect(call_id=self._call_id), self._failed
         )
-        self._session = session
-        self._providers.remove(provider)
-        self._providers.insert(0, provider)
-        return session
+        self._member, self._session = member, session
+        if before is not None and member is not before:
+            better = self._providers.members.index(member) < self._providers.members.index(before)
+            self._changed("tts", member.ref, "recovered" if better else "failed")
+        return member, session
 
     async def _leave(self) -> None:
-        """Close the session of a failed provider and put that provider last."""
+        """Close the session."""
         session, self._session = self._session, None
         if session is not None:
-            self._providers.append(self._providers.pop(0))
             try:
                 async with asyncio.timeout(CLOSE_TIMEOUT):
                     await session.aclose()
@@ -180,7 +215,8 @@ class Voice:
 async def _feed(utterance: Utterance, job: _Job) -> None:
     while True:
         while job.clauses:
-            await utterance.send(job.clauses.popleft())
+            await utterance.send(job.clauses[0])
+            job.clauses.popleft()
         if job.ended:
             await utterance.finish()
             return

@@ -1,4 +1,4 @@
-"""What a provider is to the bridge: three small protocols, events that mean one thing whoever sends them.
+"""What a provider is to the bridge: four small protocols, events that mean one thing whoever sends them.
 
 Audio is 8 kHz μ-law, one byte a sample (8 bytes a millisecond), in and out, because the phone line is. An
 adapter whose vendor cannot take that transcodes inside itself and says so in its profile. Differences between
@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from stayline.models import Message, ToolCall, ToolSpec
+from stayline.models import InterruptionMode, Message, ToolCall, ToolMessage, ToolSpec
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -201,5 +201,167 @@ class TtsProvider(Protocol):
     async def warm(self) -> None: ...
 
     async def connect(self, *, call_id: str) -> TtsSession: ...
+
+    async def aclose(self) -> None: ...
+
+
+# --- realtime: voice to voice ----------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RealtimeProfile:
+    native_mulaw: bool  #: the vendor takes and gives 8 kHz μ-law as it is
+    can_truncate: bool  #: its memory of a reply can be cut to what was heard
+    can_cancel: bool  #: a response under way can be stopped by us
+    server_turns: bool = True  #: it tells when the caller begins and ceases to speak
+    manual_responses: bool = False  #: it can be told to answer only when asked (`RealtimeSession.respond`)
+    speaks_during_tools: bool = False  #: `say` works while a tool call waits for its result
+    can_resume: bool = False  #: a new connection can take up the old one's conversation by a handle
+    session_seconds: float | None = None  #: the vendor ends a connection after this long
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RealtimeRequest:
+    """What a session begins with.
+
+    Attributes:
+        messages: the conversation so far; to be known to the model, not answered by itself.
+        interruption: `immediate`: the vendor stops its response by itself when the caller speaks, and answers each
+            turn of the caller by itself. Otherwise it does neither stop nor (where it can be told so) answer by
+            itself: the bridge asks with `respond`.
+        resume: handle of a former connection (`RealtimeSession.handle`); empty: a new session. With it `messages`
+            are not sent again.
+    """
+
+    instructions: str
+    messages: Sequence[Message]
+    tools: Sequence[ToolSpec]
+    call_id: str  #: for finding the call at the vendor; not for the model
+    interruption: InterruptionMode = "immediate"
+    resume: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SpeechStopped:
+    """The caller ceased to speak; the turn is over for the vendor."""
+
+    at_ms: int  #: stream position of the end of the speech
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CallerTranscript:
+    """The words of one turn of the caller. May come when the response to it is already heard.
+
+    `text` empty: it was a noise, or could not be written down (`failed`).
+    """
+
+    text: str
+    failed: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ResponseStarted:
+    """The model begins to answer. Ids are unique within a session."""
+
+    response: str
+    by_itself: bool = False  #: known to be no answer to `say`, `respond` or `tool_result`
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ResponseAudio:
+    """Speech, in order, usually faster than it is spoken. 8 kHz μ-law."""
+
+    response: str
+    audio: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ResponseText:
+    """What the response's speech says, piece by piece."""
+
+    response: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ResponseDone:
+    """Nothing more comes of this response. `cancelled`: by us, or by the vendor because the caller spoke."""
+
+    response: str
+    status: Literal["completed", "cancelled", "failed"] = "completed"
+    error: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ToolCancelled:
+    """The model no longer waits for these tools (their work goes on; results are for the record only)."""
+
+    ids: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Expiring:
+    """The vendor will end this connection soon."""
+
+    seconds: float
+
+
+RealtimeEvent = (
+    SpeechStarted
+    | SpeechStopped
+    | Partial
+    | CallerTranscript
+    | ResponseStarted
+    | ResponseAudio
+    | ResponseText
+    | ResponseDone
+    | ToolCallDelta
+    | ToolCancelled
+    | LlmUsage
+    | Expiring
+)
+
+
+class RealtimeSession(Protocol):
+    """One connection to a voice-to-voice model. Iteration ends when we closed it; a lost vendor raises
+    ProviderError, also from the other methods. What a vendor cannot do (see the profile) does nothing."""
+
+    @property
+    def handle(self) -> str:
+        """For `RealtimeRequest.resume`; empty while there is none. The old connection must be closed first."""
+
+    async def send(self, audio: bytes) -> None:
+        """Feed the caller's μ-law audio, any length. Never blocks on the vendor for long."""
+
+    async def say(self, text: str) -> None:
+        """Have the model speak exactly this text now: a greeting, a goodbye. As close as the vendor gets to it."""
+
+    async def respond(self) -> None:
+        """Have the model answer now what it has heard and been told. Nothing if it is answering already."""
+
+    async def note(self, text: str) -> None:
+        """Tell the model a fact that nobody said. It does not answer by itself."""
+
+    async def tool_result(self, result: ToolMessage, *, respond: bool) -> None:
+        """Answer a tool call. `respond`: it was the last one open, the model goes on speaking."""
+
+    async def cancel(self) -> None:
+        """Stop the response under way; `ResponseDone` follows."""
+
+    async def truncate(self, response: str, heard_ms: int) -> None:
+        """Have the model remember of a response only what was heard: milliseconds of its audio."""
+
+    def __aiter__(self) -> AsyncIterator[RealtimeEvent]: ...
+
+    async def aclose(self) -> None: ...
+
+
+class RealtimeProvider(Protocol):
+    profile: RealtimeProfile
+
+    async def warm(self) -> None: ...
+
+    async def connect(self, request: RealtimeRequest) -> RealtimeSession:
+        """Connect and configure; returns when the vendor has accepted the configuration."""
 
     async def aclose(self) -> None: ...

@@ -54,7 +54,7 @@ async def chat_events(config: ProviderConfig, stream: AsyncStream[ChatCompletion
     async with stream:
         async for chunk in stream:
             usage = chunk.usage or usage
-            for choice in chunk.choices[:1]:  # the chunk with the usage has none
+            for choice in (chunk.choices or ())[:1]:  # usage comes without, as do surprises
                 ending = choice.finish_reason or ending
                 if text := choice.delta.content or choice.delta.refusal:
                     spoken = spoken or bool(text.strip())

@@ -99,12 +99,14 @@ async def open_socket(
     headers: Mapping[str, str],
     secret: str = "",
     timeout: float | None = None,
+    pings: bool = True,
 ) -> ClientConnection:
     """Connect to a vendor.
 
     Args:
         secret: the API key; removed from anything the vendor says about it.
         timeout: seconds for TCP, TLS and handshake together; None: OPEN_TIMEOUT.
+        pings: False for a vendor that answers them too late.
     Raises:
         ProviderError: with the HTTP status and Retry-After if the vendor gave them.
     """
@@ -119,7 +121,7 @@ async def open_socket(
             proxy=None if is_loopback(url) else True,
             open_timeout=timeout,
             close_timeout=CLOSE_TIMEOUT,
-            ping_interval=PING_INTERVAL,
+            ping_interval=PING_INTERVAL if pings else None,
             ping_timeout=PING_TIMEOUT,
             max_size=MAX_MESSAGE,
             max_queue=MAX_QUEUE,

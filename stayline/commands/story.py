@@ -13,15 +13,19 @@ from stayline.commands.terminal import clean, count, duration
 from stayline.models import ToolAttempt, ToolCall, ToolOutcome
 from stayline.timeline import (
     AgentTurn,
+    AnsweredBy,
     CallAdmitted,
+    CallDialled,
     CallEnded,
     CallError,
     CallOutcome,
     CallRejected,
+    ChangeReason,
     Commanded,
     Dtmf,
     Interruption,
     LimitReached,
+    ProviderChanged,
     RecordGap,
     SessionClosed,
     SessionOpened,
@@ -111,11 +115,13 @@ def _latency(latency: TurnLatency | None) -> str:
     known = {name: value for name, value in parts.items() if value is not None}
     if latency.total_ms is None:
         return "latency: " + ", ".join(f"{name} {value} ms" for name, value in known.items()) if known else ""
-    rest = latency.total_ms - sum(known.values())
+    saved = latency.saved_ms or 0
+    rest = latency.total_ms - sum(known.values()) + saved
     if known and rest > 0:
         known["rest"] = rest
     text = f"first sound after {latency.total_ms} ms"
-    return text + (": " + " + ".join(f"{name} {value}" for name, value in known.items()) if known else "")
+    text += ": " + " + ".join(f"{name} {value}" for name, value in known.items()) if known else ""
+    return f"{text} - {saved} begun early" if saved else text
 
 
 def _interruption(event: Interruption) -> Line | None:
@@ -223,6 +229,8 @@ _OUTCOMES: Final[dict[CallOutcome, str]] = {
     "duration_limit": "time limit reached",
     "silence_limit": "nobody spoke",
     "no_stream": "no stream came",
+    "busy": "the line was busy",
+    "no_answer": "nobody answered",
     "lost": "lost",
     "failed": "failed",
 }
@@ -287,6 +295,18 @@ def _error(event: CallError) -> Line:
     return Line("error", text.append(" (may pass)", "dim") if event.retryable else text)
 
 
+_CHANGES: Final[dict[ChangeReason, str]] = {
+    "failed": "takes over",
+    "recovered": "is back",
+    "renewed": "goes on over a new connection",
+}
+
+
+def _provider_changed(event: ProviderChanged) -> Line:
+    style = "yellow" if event.why == "failed" else "dim"
+    return Line("provider", Text(f"{event.role}: {clean(event.provider)} {_CHANGES[event.why]}", style))
+
+
 def _gap(event: RecordGap) -> Line:
     missing = f"record {event.first}" if event.first == event.last else f"records {event.first} to {event.last}"
     return Line("record", Text(f"{missing} of session {event.session} had not arrived yet", "yellow"))
@@ -304,6 +324,9 @@ _TELLERS: Final[dict[type[Any], Callable[[Any], Line | None]]] = {
     ToolSettled: _tool_settled,
     SessionOpened: _session_opened,
     SessionClosed: _session_closed,
+    CallDialled: lambda _: Line("call", Text("dialled", "dim")),
+    AnsweredBy: lambda e: Line("call", Text(f"answered by: {e.who.replace('_', ' ')}", "dim")),
+    ProviderChanged: _provider_changed,
     CallAdmitted: lambda _: Line("call", Text("admitted", "dim")),
     CallRejected: _rejected,
     CallEnded: _ended,

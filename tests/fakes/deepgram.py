@@ -1,4 +1,4 @@
-"""Deepgram, as its clients see it: `/v1/listen`, `/v2/listen` and the `/v1/speak` websocket at one origin.
+"""Deepgram, as its clients see it: the `/v1` and `/v2` websockets of `listen` and of `speak` at one origin.
 
     async with FakeDeepgram(hears=["Hello there.", Heard("I need a plumber.", ends_by="utterance_end")]) as fake:
         ... ProviderConfig("deepgram", "nova-3", api_key=fake.api_key, base_url=fake.url)
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from aiohttp import web
 
 from tests.fakes.deepgram_listen import FluxListener, Heard, NovaListener, Script
-from tests.fakes.deepgram_speak import AuraSpeaker
+from tests.fakes.deepgram_speak import AuraSpeaker, FluxSpeaker, Interrupts
 from tests.fakes.misbehaviour import FakeServer, Recorded, refuse
 from tests.fakes.socket import FakeSocket
 from tests.fakes.sound import Pace
@@ -83,6 +83,15 @@ SPEAK_V1: dict[str, Check] = {
     "speed": _number(0.7, 1.5),
     "mip_opt_out": _bool,
 }
+SPEAK_V2: dict[str, Check] = {
+    "model": lambda value: value.startswith("flux-"),
+    "encoding": _is("mulaw"),
+    "sample_rate": _is("8000"),
+    "speed": lambda value: _number(0.5, 1.5)(value) and round(float(value) * 20, 6).is_integer(),
+    "expressivity": _is("-2", "-1", "0", "1", "2"),
+    "mip_opt_out": _bool,
+    "tag": _text,
+}
 
 
 class FakeDeepgram(FakeServer):
@@ -97,6 +106,7 @@ class FakeDeepgram(FakeServer):
         self.api_key = api_key
         self.script: Script = list(hears)  #: what coming bursts of sound say; add to it at any time
         self.pace = Pace(ms_per_char)
+        self.interrupts: Interrupts = "obeyed"
         self.listened: list[NovaListener | FluxListener] = []  #: one per connection
 
     def routes(self) -> list[web.RouteDef]:
@@ -104,6 +114,7 @@ class FakeDeepgram(FakeServer):
             web.get("/v1/listen", self._listen_v1),
             web.get("/v2/listen", self._listen_v2),
             web.get("/v1/speak", self._speak_v1),
+            web.get("/v2/speak", self._speak_v2),
         ]
 
     def error_response(self, status: int, headers: dict[str, str]) -> web.Response:
@@ -136,7 +147,14 @@ class FakeDeepgram(FakeServer):
         _, socket = await self._enter(request, SPEAK_V1)
         return await socket.serve(AuraSpeaker(socket, self.pace).talk)
 
-    async def _enter(self, request: web.Request, allowed: dict[str, Check]) -> tuple[Recorded, FakeSocket]:
+    async def _speak_v2(self, request: web.Request) -> web.WebSocketResponse:
+        error = {"type": "Error", "code": "NET-0000", "description": "Internal failure"}
+        _, socket = await self._enter(request, SPEAK_V2, error)
+        return await socket.serve(FluxSpeaker(socket, self.pace, self.interrupts).talk)
+
+    async def _enter(
+        self, request: web.Request, allowed: dict[str, Check], error: dict[str, str] | None = None
+    ) -> tuple[Recorded, FakeSocket]:
         recorded, fault = await self.begin(request)
         if recorded.headers.get("authorization") != f"Token {self.api_key}":
             self._refuse(401)
@@ -146,7 +164,8 @@ class FakeDeepgram(FakeServer):
         for needed in ("model", "encoding", "sample_rate"):
             if len(recorded.param(needed)) != 1:
                 self._refuse(400)
-        error = {"type": "Error", "variant": "InternalError", "description": "Internal failure", "message": ""}
+        if error is None:
+            error = {"type": "Error", "variant": "InternalError", "description": "Internal failure", "message": ""}
         return recorded, FakeSocket(self, request, recorded, fault, error=error)
 
     def _refuse(self, status: int) -> None:

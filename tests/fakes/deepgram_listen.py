@@ -52,8 +52,9 @@ class _Listener:
 
     def give_back(self) -> None:
         """The connection broke before the burst was settled: the next connection hears it."""
-        if self.heard is not None:
-            self._lines.insert(0, self.heard)
+        heard = self.heard
+        if heard is not None:  # plain words as they were: the script may be another fake's too
+            self._lines.insert(0, heard.text if heard == Heard(heard.text) else heard)
 
     def words(self) -> list[dict[str, Any]]:
         """The burst's words, spread evenly over its sound."""

@@ -1,4 +1,6 @@
-"""ElevenLabs, as its clients see it: the multi-context text-to-speech websocket. A tone, 60 ms a character.
+"""ElevenLabs, as its clients see it: text to speech on the multi-context websocket and over HTTP, and Scribe.
+
+The voice is a tone, 60 ms a character; Scribe hears what its script says (see `elevenlabs_scribe`).
 
     async with FakeElevenLabs() as fake:
         ... ProviderConfig("elevenlabs", "eleven_flash_v2_5", api_key=fake.api_key, base_url=fake.url, voice="v")
@@ -16,7 +18,9 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.fakes.misbehaviour import FakeServer
+from tests.fakes.elevenlabs_http import HttpSpeaker, detail
+from tests.fakes.elevenlabs_scribe import Scribe
+from tests.fakes.misbehaviour import FakeServer, refuse
 from tests.fakes.socket import FakeSocket, ProtocolError
 from tests.fakes.sound import Pace, tone
 
@@ -55,19 +59,30 @@ class FakeElevenLabs(FakeServer):
         self.pace = Pace(ms_per_char)
         self.alignment = alignment
         self.most_contexts = 0  #: live at once, over all connections
+        self.http = HttpSpeaker(self)
+        self.scribe = Scribe(self)
 
     def routes(self) -> list[web.RouteDef]:
-        return [web.get("/v1/text-to-speech/{voice}/multi-stream-input", self._multi)]
+        return [
+            web.get("/v1/text-to-speech/{voice}/multi-stream-input", self._multi),
+            *self.http.routes(),
+            *self.scribe.routes(),
+        ]
 
     def error_response(self, status: int, headers: dict[str, str]) -> web.Response:
         name, text = {
             401: ("invalid_api_key", "Invalid API key"),
+            402: ("payment_required", "The account needs a paid plan."),
+            403: ("forbidden", "Not for this key."),
+            404: ("voice_not_found", "A voice with this id does not exist."),
             429: ("too_many_concurrent_requests", "Too many concurrent requests."),
         }.get(status, ("system_busy", "The system is busy."))
-        return web.json_response({"detail": {"status": name, "message": text}}, status=status, headers=headers)
+        return detail(status, name, text, headers)
 
     async def _multi(self, request: web.Request) -> web.WebSocketResponse:
         recorded, fault = await self.begin(request)
+        if recorded.param("model_id")[:1] and recorded.param("model_id")[0].startswith("eleven_v3"):
+            refuse(self.error_response(403, {}))  # before the websocket is accepted
         error = {"message": "Internal failure", "error": "internal_server_error", "code": 1008}
         socket = FakeSocket(self, request, recorded, fault, error=error)
 

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from aiohttp import web
 
 from tests.fakes.llm import Call, Ending, FakeLlm, Part, Reply, Say, SseEvent, Tokens, Wait, fragments, words
 from tests.fakes.misbehaviour import refuse
+from tests.fakes.openai_files import Files
+from tests.fakes.openai_heard import Script
+from tests.fakes.openai_transcription import Hearing
 
 RESPONSES_KEYS = {
     "model",
@@ -56,6 +59,10 @@ CHAT_KEYS = {
 }
 TOOL_NAME = re.compile(r"^[a-zA-Z0-9_-]{1,64}$")
 
+Realtime = Callable[["FakeOpenAI", web.Request], Awaitable[web.StreamResponse]]
+"""Serves one websocket at `/v1/realtime`, from its handshake on; each kind of session has one of its own. The same
+for a request to a route that only some tests need."""
+
 
 class FakeOpenAI(FakeLlm):
     def __init__(
@@ -65,9 +72,17 @@ class FakeOpenAI(FakeLlm):
         key: str = "test-key",
         local: bool = False,
         unknown_models: Sequence[str] = (),
+        realtime: Realtime | None = None,
+        speech: Realtime | None = None,
     ) -> None:
         super().__init__(reply, key=key)
         self.local = local
+        self.realtime = realtime
+        self.speech = speech
+        script = Script()
+        self.hears = script.lines  #: what the caller is heard to say, turn by turn
+        self.hearing = Hearing(self, script)
+        self.files = Files(self, script)
         self.unknown_models = set(unknown_models)
 
     def routes(self) -> list[web.RouteDef]:
@@ -76,6 +91,9 @@ class FakeOpenAI(FakeLlm):
             web.post("/v1/chat/completions", self._chat),
             web.get("/v1/models", self._models),
             web.get("/v1/models/{model}", self._models),
+            web.get("/v1/realtime", self._realtime),
+            web.post("/v1/audio/speech", self._speech),
+            web.post("/v1/audio/transcriptions", self.files.transcriptions),
         ]
 
     def error_response(self, status: int, headers: dict[str, str]) -> web.Response:
@@ -127,6 +145,18 @@ class FakeOpenAI(FakeLlm):
             return web.json_response({"object": "list", "data": []})
         self._check_model(model)
         return web.json_response({"id": model, "object": "model", "created": 1, "owned_by": "openai"})
+
+    async def _realtime(self, request: web.Request) -> web.StreamResponse:
+        if request.query.get("intent") == "transcription":
+            return await self.hearing.live(request)
+        if self.realtime is None:
+            raise web.HTTPNotFound
+        return await self.realtime(self, request)
+
+    async def _speech(self, request: web.Request) -> web.StreamResponse:
+        if self.speech is None:
+            raise web.HTTPNotFound
+        return await self.speech(self, request)
 
     # --- /v1/responses -----------------------------------------------------------------------------------
 

@@ -46,6 +46,11 @@ class FakeSocket:
         """Cut the connection now, without a goodbye."""
         cut_transport(self._request)
 
+    def pause(self) -> None:
+        """Read nothing any more, so that what the client sends piles up."""
+        if self._request.transport is not None:
+            self._request.transport.pause_reading()
+
     async def serve(self, talk: Callable[[], Awaitable[None]]) -> web.WebSocketResponse:
         """Accept, talk, and close as the vendor does."""
         await self.ws.prepare(self._request)

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from stayline import checks
-from stayline.catalog import PROVIDERS, RETIRED
+from stayline.catalog import PROVIDERS
 from stayline.checks import Problem, check_agent, check_settings, refuse_if_wrong
 from stayline.errors import ConfigError
 from stayline.models import AgentSpec, ToolSpec
+from stayline.retired import RETIRED
 from stayline.settings import Settings, TwilioCredentials
 
 KEYS = {info.key_env: "key" for info in PROVIDERS.values() if info.key_env}
@@ -46,6 +47,11 @@ def test_a_good_agent_has_no_problems() -> None:
         ({"llm": ()}, "has no llm", "provider/model"),
         ({"stt": ("offline/moonshin",)}, "has no model 'moonshin'", "Did you mean 'moonshine'?"),
         ({"llm": ("openai/gpt-4-turbo",)}, "was switched off", 'Use llm="openai/gpt-6-luna".'),
+        (
+            {"llm": ("anthropic/claude-sonnet-4-20250514",)},
+            "on 2026-06-15",
+            'Use llm="anthropic/claude-sonnet-5-5".',
+        ),
         ({"options": {"llm": {"max_token": 5}}}, "has no llm option 'max_token'", "Did you mean 'max_tokens'?"),
         ({"options": {"lm": {}}}, "options for 'lm'", "Did you mean 'llm'?"),
         ({"voice": ""}, "needs a voice", "voice="),
@@ -78,6 +84,15 @@ def test_every_missing_key_is_named_and_options_are_checked_all_the_same() -> No
     assert len(found) == 4
 
 
+@pytest.mark.parametrize(
+    ("role", "name"), [(role, info.name) for info in PROVIDERS.values() if info.key_env for role in info.roles]
+)
+def test_no_provider_is_used_without_its_key(role: Any, name: str) -> None:
+    mode: dict[str, Any] = {"mode": "realtime", "stt": (), "llm": (), "tts": ()} if role == "realtime" else {}
+    found = problems({**KEYS, PROVIDERS[name].key_env: ""}, **{**mode, role: (f"{name}/some-model",)})
+    assert f"Set {PROVIDERS[name].key_env} in the environment." in [problem.fix for problem in found]
+
+
 def test_a_model_server_of_ones_own_needs_no_key() -> None:
     own = {**KEYS, "OPENAI_API_KEY": "", "OPENAI_BASE_URL": "http://127.0.0.1:11434"}
     assert problems(own, llm=("openai/llama",), options={"llm": {"api": "chat"}}) == []
@@ -93,14 +108,25 @@ def test_a_model_that_will_retire_is_a_warning_until_it_has() -> None:
     agent = spec(llm=(name,))
     (before,) = check_agent(agent, KEYS, today=date(2027, 1, 13))
     assert before.severity == "warning"
+    assert retired.on
     assert retired.on in before.message
     assert retired.use in before.fix
     (after,) = check_agent(agent, KEYS, today=date.fromisoformat(retired.on))
     assert after.severity == "error"
 
 
+def test_the_guides_realtime_models_are_refused_with_their_successors() -> None:
+    for old, new in (
+        ("openai/gpt-4o-realtime-preview-2024-12-17", "openai/gpt-realtime-2.1"),
+        ("google/gemini-2.0-flash-live", "google/gemini-3.8-live"),
+    ):
+        found = problems(mode="realtime", stt=(), llm=(), tts=(), realtime=(old,), voice="")
+        assert found[0].severity == "error"
+        assert found[0].fix == f'Use realtime="{new}".'
+
+
 @pytest.mark.parametrize("name", [name for name in RETIRED if name.partition("/")[0] in PROVIDERS])
-def test_no_successor_is_itself_retired(name: str) -> None:
+def test_a_retired_name_leads_to_one_that_works(name: str) -> None:
     assert f"{name.partition('/')[0]}/{RETIRED[name].use}" not in RETIRED
 
 

@@ -183,3 +183,27 @@ def test_heard_text_only_grows_and_is_always_a_prefix(actions: list[str], chars:
     for item in ended:
         assert text.startswith(item.heard)
         assert item.speech_ms <= chars * 60
+
+
+def test_what_is_said_after_a_sentence_was_to_be_the_last_is_played() -> None:
+    playout = speaking()
+    messages, _ = playout.due(0)
+    playout.stop_after_sentence(200)
+    playout.add_text(2, "More.")
+    playout.add_audio(2, b"\x02" * 2400, 5)
+    playout.close(2)
+    now, heard, ended = 0, bytearray(), []
+    while not playout.idle and now < 20_000:
+        for message in messages:
+            if isinstance(message, SendClear):
+                heard = heard[: now * 8]
+            elif isinstance(message, SendAudio):
+                heard += message.audio
+        now += 20
+        for name in marks(messages):
+            playout.mark(name, now)
+        messages, news = playout.due(now)
+        ended += [item for item in news if isinstance(item, Ended)]
+    assert [(item.utterance, item.complete) for item in ended] == [(1, False), (2, True)]
+    assert ended[0].heard == "One two three four five."
+    assert heard.count(b"\x02") == 2400

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from media_bridge.audio.mulaw import from_float, to_float
+from media_bridge.audio.pcm import MulawToPcm, PcmToMulaw
 from media_bridge.audio.resample import Resampler, resample
 
 RATES = [(24000, 8000), (22050, 8000), (16000, 8000), (44100, 8000), (48000, 8000), (8000, 16000), (8000, 24000)]
@@ -87,3 +91,37 @@ def test_equal_rates_leave_the_telephone_band_alone() -> None:
 def test_a_rate_must_be_positive() -> None:
     with pytest.raises(ValueError, match="positive"):
         Resampler(0, 8000)
+
+
+# --- the whole way of a vendor's sound ------------------------------------------------------------------------
+
+
+def cut(sound: bytes, sizes: list[int]) -> Iterator[bytes]:
+    at = turn = 0
+    while at < len(sound):
+        yield sound[at : at + sizes[turn % len(sizes)]]
+        at, turn = at + sizes[turn % len(sizes)], turn + 1
+
+
+SIZES = st.lists(st.integers(0, 3000), min_size=1, max_size=6).filter(any)
+
+
+@settings(deadline=None, max_examples=20)
+@given(SIZES, st.integers(0, 2000))
+def test_so_many_milliseconds_in_are_so_many_out(sizes: list[int], ms: int) -> None:
+    """A call at 16 and 24 kHz: however the sound is cut, and again after the end of a stretch of speech."""
+    heard, spoken = MulawToPcm(16000), PcmToMulaw(24000)
+    for _ in range(2):
+        pcm = b"".join([*map(heard.push, cut(b"\x55" * ms * 8, sizes)), heard.flush()])
+        assert len(pcm) == ms * 16 * 2
+        mulaw = b"".join([*map(spoken.push, cut(b"\x01\x10" * ms * 24, sizes)), spoken.flush()])
+        assert len(mulaw) == ms * 8
+
+
+def test_a_tone_comes_through_both_ways_as_it_was() -> None:
+    there, back = MulawToPcm(16000), PcmToMulaw(16000)
+    wanted = tone(1000, 8000) * 0.5
+    pcm = there.push(from_float(wanted)) + there.flush()
+    returned = to_float(back.push(pcm) + back.flush())
+    noise = np.sqrt(np.mean((returned - wanted)[EDGE:-EDGE] ** 2))
+    assert 20 * np.log10(noise / np.sqrt(np.mean(wanted**2))) < -33  # μ-law's own noise, twice

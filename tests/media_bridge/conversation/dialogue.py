@@ -102,6 +102,14 @@ class Dialogue:
             self.at(at + 60 + length * count // len(words), lambda p=partial: self.feed(ev.CallerPartial(p)))
         self.at(at + length + 500, lambda: self.feed(ev.CallerTurn(text, confidence, at + length, length)))
 
+    def pauses(self, text: str, at: int) -> None:
+        """The recogniser takes the turn for over, but is not sure."""
+        self.at(at, lambda: self.feed(ev.CallerPaused(text)))
+
+    def goes_on(self, at: int) -> None:
+        """It was not over."""
+        self.at(at, lambda: self.feed(ev.CallerResumed()))
+
     def noise(self, at: int, ms: int) -> None:
         """Sound without words."""
         self.at(at + 60, lambda: self.feed(ev.CallerSpoke()))

@@ -6,14 +6,15 @@ The recognisers are scripted: a test says what they hear, and when they break.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 
 from media_bridge.conversation import ear
 from media_bridge.conversation import events as ev
-from media_bridge.conversation.ear import ATTEMPTS, BACKLOG_FRAMES, Ear
+from media_bridge.conversation.ear import ATTEMPTS, KEPT_FRAMES, Ear
 from media_bridge.providers import fallback
 from media_bridge.providers.base import (
     EagerEndOfTurn,
@@ -22,9 +23,14 @@ from media_bridge.providers.base import (
     SpeechStarted,
     SttEvent,
     SttProfile,
+    SttProvider,
     TurnResumed,
 )
+from media_bridge.providers.fallback import REST, Lineup
+from stayline.catalog import Role
 from stayline.errors import ProviderError
+from stayline.timeline import ChangeReason
+from tests.fakes.sound import silence, tone
 from tests.media_bridge.providers.speech import until
 
 
@@ -105,12 +111,24 @@ class Listener:
     def __init__(self, *providers: Provider) -> None:
         self.events: list[ev.Event] = []
         self.failures: list[str] = []
-        self.ear = Ear(providers, "CA1", self.events.append, self._failed)
+        self.changes: list[tuple[str, str]] = []
+        self.now = 0.0  #: of the lineup's clock
+        self.lineup = lineup(*providers, clock=lambda: self.now)
+        self.ear = Ear(self.lineup, "CA1", self.events.append, self._failed, self._changed)
         self.running = asyncio.create_task(self.ear.run())
 
     def _failed(self, role: str, error: ProviderError) -> None:
         assert role == "stt"
         self.failures.append(error.message)
+
+    def _changed(self, role: Role, ref: str, why: ChangeReason) -> None:
+        assert role == "stt"
+        self.changes.append((ref, why))
+
+
+def lineup(*providers: Provider, clock: Callable[[], float] = time.monotonic) -> Lineup[SttProvider]:
+    members: list[tuple[str, SttProvider]] = [(f"{p.name}/model", p) for p in providers]
+    return Lineup("stt", members, clock)
 
 
 @asynccontextmanager
@@ -130,7 +148,7 @@ def frame(number: int) -> bytes:
 # --- hearing ---------------------------------------------------------------------------------------------
 
 
-async def test_what_is_heard_becomes_events_and_advice_is_left_aside() -> None:
+async def test_what_is_heard_becomes_events() -> None:
     provider = Provider("a")
     async with listening(provider) as listener:
         stream = await provider.stream(1)
@@ -141,10 +159,12 @@ async def test_what_is_heard_becomes_events_and_advice_is_left_aside() -> None:
             TurnResumed(),
             EndOfTurn("Where is my order?", 0.9, 1200, 1100),
         )
-        await until(lambda: len(listener.events) == 3)
+        await until(lambda: len(listener.events) == 5)
     assert listener.events == [
         ev.CallerSpoke(),
         ev.CallerPartial("where is"),
+        ev.CallerPaused("where is my"),
+        ev.CallerResumed(),
         ev.CallerTurn("Where is my order?", 0.9, 1200, 1100),
     ]
     assert stream.closed
@@ -168,35 +188,61 @@ async def test_of_too_much_audio_the_latest_is_kept() -> None:
     provider = Provider("a")
     provider.open.clear()
     async with listening(provider) as listener:
-        for number in range(BACKLOG_FRAMES + 10):
+        for number in range(KEPT_FRAMES + 10):
             listener.ear.audio(frame(number))
         provider.open.set()
         stream = await provider.stream(1)
-        await until(lambda: len(stream.audio) == BACKLOG_FRAMES)
+        await until(lambda: len(stream.audio) == KEPT_FRAMES)
     assert stream.audio[0] == frame(10)
-    assert stream.audio[-1] == frame(BACKLOG_FRAMES + 9)
+    assert stream.audio[-1] == frame(KEPT_FRAMES + 9)
 
 
 # --- failures --------------------------------------------------------------------------------------------
 
 
-async def test_a_lost_recogniser_is_replaced_by_the_next_and_audio_goes_there() -> None:
+async def test_the_next_recogniser_hears_what_no_turn_has_come_of() -> None:
     a, b = Provider("a"), Provider("b")
     b.open.clear()
     async with listening(a, b) as listener:
         first = await a.stream(1)
         listener.ear.audio(frame(1))
         await until(lambda: first.audio == [frame(1)])
+        first.hears(EndOfTurn("one"))
+        await until(lambda: len(listener.events) == 1)
+        listener.ear.audio(frame(2))
+        await until(lambda: first.audio == [frame(1), frame(2)])
         first.breaks()
         await until(lambda: first.closed)
-        listener.ear.audio(frame(2))  # while nobody listens
+        listener.ear.audio(frame(3))  # while nobody listens
         b.open.set()
         second = await b.stream(1)
-        await until(lambda: second.audio == [frame(2)])
-        second.hears(Partial("hello"))
-        await until(lambda: listener.events == [ev.CallerPartial("hello")])
+        await until(lambda: second.audio == [frame(2), frame(3)])
+        second.hears(EndOfTurn("two", None, 30, 20))
+        await until(lambda: len(listener.events) == 2)
+    assert listener.events[1] == ev.CallerTurn("two", None, 50, 20), "positions count from the call's first audio"
     assert listener.failures == ["a: out of order"]
     assert not listener.running.done() or listener.running.cancelled()
+
+
+async def test_a_preferred_one_is_taken_up_again_between_two_turns() -> None:
+    a, b = Provider("a"), Provider("b")
+    async with listening(a, b) as listener:
+        (await a.stream(1)).breaks()
+        second = await b.stream(1)
+        second.hears(EndOfTurn("hello"))
+        await until(lambda: len(listener.events) == 1)
+        assert not second.closed  # the first one rests
+        listener.now = REST + 1
+        second.hears(Partial("are you"))
+        await until(lambda: len(listener.events) == 2)
+        assert not second.closed  # nobody is cut off in mid-turn
+        second.hears(EndOfTurn("are you there"))
+        third = await a.stream(2)
+        assert second.closed
+        third.hears(EndOfTurn("yes"))
+        await until(lambda: len(listener.events) == 4)
+    assert listener.changes == [("b/model", "failed"), ("a/model", "recovered")]
+    assert listener.failures == ["a: out of order"]
 
 
 @pytest.mark.parametrize("error", [ProviderError("a", "gone", retryable=True), KeyError("channel"), TimeoutError()])
@@ -240,7 +286,7 @@ async def test_one_that_refuses_or_hangs_is_passed_over(monkeypatch: pytest.Monk
     hangs.open.clear()
     async with listening(refuses, hangs, sound) as listener:
         await sound.stream(1)
-    assert [message.split(":")[0] for message in listener.failures] == ["a", "Provider"]
+    assert [message.split(":")[0] for message in listener.failures] == ["a", "b/model"]
     assert "did not answer in time" in listener.failures[1]
 
 
@@ -260,10 +306,52 @@ async def test_a_recogniser_that_hears_something_has_made_good_for_earlier_losse
     async with listening(provider) as listener:
         for loss in range(2 * ATTEMPTS):
             stream = await provider.stream(loss + 1)
-            stream.hears(SpeechStarted(at_ms=0))
+            stream.hears(Partial("hello"))
             stream.breaks()
         await provider.stream(2 * ATTEMPTS + 1)
         assert not listener.running.done()
+
+
+async def test_one_that_hears_nothing_of_a_loud_caller_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ear, "DEAF_SECONDS", 0.05)
+    monkeypatch.setattr(ear, "WATCH_SECONDS", 0.01)
+    a, b = Provider("a"), Provider("b")
+    async with listening(a, b) as listener:
+        await a.stream(1)
+        for _ in range(ear.DEAF_LOUD_MS // 20):
+            listener.ear.audio(tone(20))
+        second = await b.stream(1)
+        await until(lambda: len(second.audio) == ear.DEAF_LOUD_MS // 20)
+        for _ in range(ear.DEAF_LOUD_MS // 20):
+            listener.ear.audio(tone(20))
+        await until(lambda: len(second.audio) == 2 * ear.DEAF_LOUD_MS // 20)
+        await asyncio.sleep(0.1)
+        assert len(a.streams) == 1, "it is the line, then: nobody is asked in turn for ever"
+    assert listener.failures == ["a/model: it does not hear the caller any more"]
+
+
+async def test_silence_is_nobodys_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ear, "DEAF_SECONDS", 0.01)
+    monkeypatch.setattr(ear, "WATCH_SECONDS", 0.01)
+    a, b = Provider("a"), Provider("b")
+    async with listening(a, b) as listener:
+        stream = await a.stream(1)
+        for _ in range(ear.DEAF_LOUD_MS // 10):
+            listener.ear.audio(silence(20))
+        await until(lambda: len(stream.audio) == ear.DEAF_LOUD_MS // 10)
+        await asyncio.sleep(0.05)
+        assert b.streams == []
+
+
+async def test_one_that_notices_sound_and_never_words_is_given_up() -> None:
+    provider = Provider("a")
+    async with listening(provider) as listener:
+        for loss in range(ATTEMPTS):
+            stream = await provider.stream(loss + 1)
+            stream.hears(SpeechStarted(at_ms=0), EndOfTurn(""))
+            stream.breaks()
+        with pytest.raises(ProviderError, match="out of order"):
+            await listener.running
 
 
 async def test_when_nobody_accepts_a_connection_hearing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,7 +376,7 @@ async def test_a_defect_of_the_listener_is_not_blamed_on_the_recogniser() -> Non
     def broken(event: ev.Event) -> None:
         raise ZeroDivisionError
 
-    ear = Ear([provider], "CA1", broken, lambda role, error: failures.append(role))
+    ear = Ear(lineup(provider), "CA1", broken, lambda role, _: failures.append(role), lambda *_: None)
     running = asyncio.create_task(ear.run())
     (await provider.stream(1)).hears(Partial("hello"))
     with pytest.raises(ExceptionGroup) as caught:

@@ -18,7 +18,10 @@ WORDS = st.sampled_from(
     ["hello", "mhm", "book a table please", "yeah", "what is the time now", "stop", "okay then"]
 )
 ACTIONS = st.lists(
-    st.tuples(st.integers(200, 4000), st.sampled_from(["say", "noise", "key", "operator"]), WORDS), max_size=6
+    st.tuples(
+        st.integers(200, 4000), st.sampled_from(["say", "guess", "wrong guess", "noise", "key", "operator"]), WORDS
+    ),
+    max_size=6,
 )
 
 
@@ -38,8 +41,12 @@ def play(
     at = 0
     for pause, kind, text in actions:
         at += pause
-        if kind == "say":
+        if kind in ("say", "guess", "wrong guess"):
             talk.says(text, at)
+            if kind != "say":  # the recogniser is sure enough 200 ms before it is sure
+                talk.pauses(text if kind == "guess" else f"{text} or", at + 60 * len(text) + 300)
+            if kind == "wrong guess":
+                talk.goes_on(at + 60 * len(text) + 400)
             at += 60 * len(text) + 700  # one turn after the other: the recogniser's own rule
         elif kind == "noise":
             talk.noise(at, 300)
@@ -68,7 +75,7 @@ def test_every_dialogue_keeps_its_promises(
     talk = play(actions, interruption, llm_ms, tts_ms, tool_ms)
 
     heard = [e.text for e in talk.of(UserTurn)]
-    said = [text for _, kind, text in actions if kind == "say"]
+    said = [text for _, kind, text in actions if kind in ("say", "guess", "wrong guess")]
     assert [t for t in heard if t in said] == heard, "a turn was recorded that nobody said"
     substantial = {"hello", "book a table please", "what is the time now", "stop", "okay then"}
     assert [t for t in heard if t in substantial] == [t for t in said if t in substantial], "a turn was lost"

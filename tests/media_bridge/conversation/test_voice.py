@@ -13,7 +13,8 @@ import pytest
 
 from media_bridge.conversation import voice as module
 from media_bridge.conversation.voice import Voice
-from media_bridge.providers.base import SpeechChunk, TtsProfile
+from media_bridge.providers.base import SpeechChunk, TtsProfile, TtsProvider
+from media_bridge.providers.fallback import REST, Lineup
 from stayline.errors import ProviderError
 from tests.media_bridge.providers.speech import until
 
@@ -38,6 +39,10 @@ class Utterance:
         if self._fate == "mute":
             return
         self._spoken += len(text)
+        if self._fate == "fails uncounted":
+            self._chunks.put_nowait(SpeechChunk(text.encode()))
+            self._chunks.put_nowait(self._provider.error())
+            return
         self._chunks.put_nowait(SpeechChunk(text.encode(), self._spoken))
         if self._fate == "fails after audio":
             self._chunks.put_nowait(self._provider.error())
@@ -110,7 +115,22 @@ class Listener:
         self.audio: list[tuple[int, str]] = []
         self.done: list[int] = []
         self.failures: list[str] = []
-        self.voice = Voice(providers, "CA1", self._heard, self.done.append, self._failed)
+        self.changes: list[tuple[str, str]] = []
+        self.mute = 0
+        self.now = 0.0  #: of the lineup's clock
+        members: list[tuple[str, TtsProvider]] = [(f"{p.name}/model", p) for p in providers]
+        self.voice = Voice(
+            Lineup("tts", members, lambda: self.now),
+            "CA1",
+            self._heard,
+            self.done.append,
+            self._failed,
+            lambda role, ref, why: self.changes.append((ref, why)),
+            self._muted,
+        )
+
+    def _muted(self) -> None:
+        self.mute += 1
 
     def _heard(self, utterance: int, audio: bytes, chars: int | None) -> None:
         self.audio.append((utterance, audio.decode()))
@@ -134,6 +154,7 @@ class Listener:
 @pytest.fixture(autouse=True)
 def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "AUDIO_TIMEOUT", TIMEOUT)
+    monkeypatch.setattr(module, "PAUSE", 0.01)
 
 
 @asynccontextmanager
@@ -247,15 +268,16 @@ async def test_an_utterance_that_waited_for_its_turn_is_not_overdue() -> None:
 
 
 @pytest.mark.parametrize("fate", ["fails after audio", "stalls"])
-async def test_a_voice_that_fails_after_audio_repeats_nothing(fate: str) -> None:
+async def test_where_a_voice_fails_the_next_goes_on(fate: str) -> None:
     broken, sound = Provider("a", fate), Provider("b")
     async with speaking(broken, sound) as listener:
         listener.says(1, "Your order ", "is here.")
         await listener.over(1)
         listener.says(2, "Anything else?")
         await listener.over(1, 2)
-    assert [text for number, text in listener.audio if number == 1] == ["Your order "]
-    assert sound.sent == ["Anything else?"], "the next utterance is another one's"
+    assert [text for number, text in listener.audio if number == 1] == ["Your order ", "is here."]
+    assert sound.sent == ["is here.", "Anything else?"], "it repeats nothing"
+    assert listener.changes == [("b/model", "failed")]
     assert len(listener.failures) == 1
 
 
@@ -277,26 +299,51 @@ async def test_the_only_voice_gets_a_second_chance() -> None:
     assert (provider.connected, len(listener.failures)) == (2, 1)
 
 
-async def test_when_all_fail_the_utterance_is_over_and_the_next_is_tried() -> None:
-    a, b = Provider("a", "fails at once", "fails at once"), Provider("b", "fails at once")
+async def test_what_a_voice_that_does_not_count_was_not_given_is_left_for_the_next() -> None:
+    silent, sound = Provider("a", "fails uncounted"), Provider("b")
+    async with speaking(silent, sound) as listener:
+        listener.voice.say(1, "Your order ")
+        await listener.until(lambda: len(listener.failures) == 1)
+        listener.says(1, "is here.")
+        await listener.over(1)
+    assert listener.audio == [(1, "Your order "), (1, "is here.")]
+
+
+async def test_a_preferred_voice_is_taken_up_again() -> None:
+    a, b = Provider("a", "fails at once"), Provider("b")
+    async with speaking(a, b) as listener:
+        listener.says(1, "Hello.")
+        await listener.over(1)
+        listener.says(2, "How are you?")
+        await listener.over(1, 2)
+        listener.now = REST + 1
+        listener.says(3, "Fine.")
+        await listener.over(1, 2, 3)
+    assert b.sent == ["Hello.", "How are you?"]
+    assert a.sent == ["Hello.", "Fine."]
+    assert listener.changes == [("b/model", "failed"), ("a/model", "recovered")]
+
+
+async def test_when_all_fail_again_and_again_the_agent_is_mute() -> None:
+    a, b = (Provider(name, *["fails at once"] * module.ROUNDS) for name in "ab")
     async with speaking(a, b) as listener:
         listener.says(1, "Hello.")
         await listener.over(1)
         assert listener.audio == []
-        assert listener.failures == ["a: out of order", "b: out of order", "a: out of order"]
+        assert listener.failures == ["a: out of order", "b: out of order"] * module.ROUNDS
+        assert listener.mute == 1
         listener.says(2, "Back again.")
         await listener.over(1, 2)
     assert listener.audio == [(2, "Back again.")]
 
 
-async def test_when_nobody_accepts_a_connection_each_is_reported_once() -> None:
+async def test_when_nobody_accepts_a_connection_all_are_asked_again() -> None:
     async with speaking(Provider("a", refuses=1), Provider("b", refuses=1)) as listener:
         listener.says(1, "Hello.")
         await listener.over(1)
-        assert listener.failures == ["a: out of order", "b: out of order"]
-        listener.says(2, "Back again.")
-        await listener.over(1, 2)
-    assert listener.audio == [(2, "Back again.")]
+    assert listener.failures == ["a: out of order", "b: out of order"]
+    assert listener.audio == [(1, "Hello.")]
+    assert listener.mute == 0
 
 
 async def test_a_failed_voice_that_cannot_even_be_closed() -> None:

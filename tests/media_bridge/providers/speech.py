@@ -64,5 +64,5 @@ def counts(chunks: list[SpeechChunk]) -> list[int]:
 
 def own_tasks() -> set[asyncio.Task[object]]:
     """The tasks that adapters start; each must be gone after `aclose`."""
-    names = ("deepgram-", "elevenlabs-")
+    names = ("deepgram-", "elevenlabs-", "openai-")
     return {task for task in asyncio.all_tasks() if task.get_name().startswith(names)}

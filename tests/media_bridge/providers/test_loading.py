@@ -33,8 +33,9 @@ def spec(**values: Any) -> AgentSpec:
 
 async def test_providers_come_in_order_of_preference_and_close() -> None:
     providers = load_providers(spec(), KEYS)
-    assert [type(llm) for llm in providers.llm] == [AnthropicLlm, OpenAILlm]
-    assert [len(providers.stt), len(providers.tts)] == [1, 2]
+    assert [type(member.provider) for member in providers.llm.members] == [AnthropicLlm, OpenAILlm]
+    assert [member.ref for member in providers.tts.members] == list(spec().tts)
+    assert len(providers.all) == 5
     await providers.aclose()
 
 
