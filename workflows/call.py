@@ -20,7 +20,10 @@ from temporalio.common import SearchAttributeKey
 from temporalio.exceptions import ActivityError, ApplicationError
 
 from workflows import effects
-from workflows.errands import Errands, first_line, reach
+from workflows.bridge_errands import BridgeErrands
+from workflows.carrier_errands import CarrierErrands
+from workflows.errands import Errands, first_line
+from workflows.reached import reach
 from workflows.tool_runs import ToolRuns
 
 with workflow.unsafe.imports_passed_through():
@@ -46,12 +49,14 @@ with workflow.unsafe.imports_passed_through():
     )
     from stayline.models import ToolOutcome
     from stayline.names import CALL_WORKFLOW, SA_OUTCOME, SA_STATUS
-    from stayline.timeline import CallOutcome, CallRecord, CallSnapshot, TimelineEntry
+    from stayline.timeline import CallRecord, CallSnapshot, TimelineEntry
     from workflows.commands import carry_out, read_command, refusal
     from workflows.conversation import conversation
     from workflows.limits import Deadline, next_deadline
+    from workflows.outbound import Outbound
     from workflows.records import take_record
-    from workflows.state import CallState
+    from workflows.state import CallState, Ending
+    from workflows.statuses import take_status
     from workflows.story import tell
 
 T = TypeVar("T")
@@ -61,7 +66,8 @@ END: Final = EndCall()
 LAST_WORD_WITHIN: Final = timedelta(seconds=5)
 """After the hang-up: for the carrier's `completed` and the bridge's last records."""
 
-_ENDED_BEFORE_A_STREAM: Final[dict[str, CallOutcome]] = {"failed": "failed", "completed": "caller_hung_up"}
+UNSAID_BY_CARRIER: Final = "the carrier says what no bridge could say"
+"""Patch: before it, such a call was hung up without a word."""
 
 
 @workflow.defn(name=CALL_WORKFLOW, failure_exception_types=[Exception])
@@ -74,7 +80,9 @@ class CallWorkflow:
         self._state = CallState.begin(start, workflow.now())
         self._tools = ToolRuns(self._state)
         self._screening = False
-        self._errands = Errands(self._state, start.public_url, self._show)
+        self._errands = Errands(self._state, self._show)
+        self._bridge = BridgeErrands(self._state, self._errands)
+        self._carrier = CarrierErrands(self._state, self._errands, start.public_url)
         self._shown: tuple[str, str | None] = (self._state.status, None)
 
     @workflow.run
@@ -106,11 +114,12 @@ class CallWorkflow:
             deadline = next_deadline(state)
             wait = (deadline.at - workflow.now()) if deadline else None
             if deadline and wait is not None and wait <= timedelta(0):
-                reach(deadline.limit, state, self._errands)
+                reach(deadline.limit, state, self._errands, self._bridge, self._carrier)
                 self._show()
                 continue
             if self._may_continue_as_new():
-                workflow.continue_as_new(self._start.model_copy(update={"carry": CallCarry(state=state.carried())}))
+                carry = CallCarry(state=state.carried())
+                workflow.continue_as_new(self._start.model_copy(update={"call": state.call, "carry": carry}))
             with contextlib.suppress(asyncio.TimeoutError):
                 await workflow.wait_condition(
                     lambda deadline=deadline: self._stirred(deadline),  # type: ignore[misc]
@@ -123,6 +132,8 @@ class CallWorkflow:
         state = self._state
         if state.ending or state.to_say or (state.transfer and not state.transfer.begun):
             return True
+        if state.outbound and (state.outbound.strays or (state.dialling and not state.outbound.extended)):
+            return True
         sooner = next_deadline(state)
         if sooner is not None and (armed is None or sooner.at < armed.at):
             return True
@@ -131,11 +142,25 @@ class CallWorkflow:
     def _begin_errands(self) -> None:
         state = self._state
         while state.to_say:
-            self._errands.start(self._errands.say(state.to_say.pop(0)))
+            self._errands.start(self._bridge.say(state.to_say.pop(0)))
         if state.transfer and not state.transfer.begun:
             state.transfer.begun = True
             if state.attached:
-                self._errands.start(self._errands.announce_transfer(state.attached, state.transfer))
+                self._errands.start(self._bridge.announce_transfer(state.attached, state.transfer))
+        if state.outbound:
+            self._begin_outbound_errands(state.outbound)
+
+    def _begin_outbound_errands(self, outbound: Outbound) -> None:
+        state = self._state
+        if outbound.asked_at is None:
+            state.dial(workflow.now())
+            self._carrier.place_call()
+            self._show()
+        if state.dialling and not outbound.extended:
+            outbound.extended = True
+            self._errands.start(self._carrier.extend(), "carrier")
+        while outbound.strays:
+            self._errands.start(self._carrier.hang_up_stray(outbound.strays.pop(0)), "carrier")
 
     # --- the call is let go ------------------------------------------------------------------------------
 
@@ -143,13 +168,16 @@ class CallWorkflow:
         """Say goodbye, hang up, and wait a moment for the last words of carrier and bridge."""
         state, ending, errands = self._state, self._state.ending, self._errands
         assert ending is not None
-        errands.stop_fetching()
-        if ending.outcome != "rejected":
+        self._carrier.stop_fetching()
+        never_dialled = state.outbound is not None and state.outbound.asked_at is None
+        if ending.outcome != "rejected" and not never_dialled:
             session = state.attached
             if session is not None and state.carrier_over_at is None:
-                await errands.unless_gone(errands.say_goodbye(session, ending))
+                await errands.unless_gone(self._bridge.say_goodbye(session, ending))
+            if self._left_to_carrier(ending):
+                await errands.unless_over(self._carrier.have_carrier_say(ending))
             if state.carrier_over_at is None:
-                await errands.unless_gone(errands.hang_up())
+                await errands.unless_gone(self._carrier.hang_up())
             with contextlib.suppress(asyncio.TimeoutError):
                 await workflow.wait_condition(
                     lambda: state.carrier_over_at is not None and state.records_complete,
@@ -157,6 +185,12 @@ class CallWorkflow:
                     timeout_summary="last word of carrier and bridge",
                 )
         errands.stop()
+
+    def _left_to_carrier(self, ending: Ending) -> bool:
+        """Somebody is there who has not heard the last words, and no bridge can say them."""
+        if not ending.say or self._state.carrier_over_at is not None or not self._state.sessions:
+            return False
+        return ending.by_carrier or (not ending.said and workflow.patched(UNSAID_BY_CARRIER))
 
     # --- the call is written down ------------------------------------------------------------------------
 
@@ -183,8 +217,13 @@ class CallWorkflow:
 
     @workflow.update
     async def admit(self, ask: Admit) -> Admission:
-        """The voice webhook: may this call come in? The same answer however often the webhook is repeated."""
+        """The voice webhook: may this call come in, or one that we placed was answered. The same answer however
+        often the webhook is repeated."""
         state = self._state
+        if not state.take_leg(ask.carrier_call_id):
+            return Admission(accepted=False, reason="the same call was dialled twice")
+        if state.outbound is not None:
+            state.outbound.answered(workflow.now())
         if state.admission is None and not self._screening:
             self._screening = True
             state.admit(await self._screen(), workflow.now())
@@ -211,10 +250,10 @@ class CallWorkflow:
         """A stream has started. Its token is spent, and so is every other; an older session is replaced."""
         self._check_session(ask)
         state, now = self._state, workflow.now()
-        self._errands.stop_fetching()
+        self._carrier.stop_fetching()
         session, replaced = state.open_session(ask, now)
         if replaced is not None:
-            self._errands.start(self._errands.close_replaced(replaced))
+            self._errands.start(self._bridge.close_replaced(replaced))
         note, state.note = state.note, ""
         self._show()
         return Grant(
@@ -249,11 +288,14 @@ class CallWorkflow:
     def next_step(self, ask: NextStep) -> Step:
         """The carrier has come to the end of a stream or a dial and asks what to do."""
         state, now = self._state, workflow.now()
-        self._errands.stop_fetching()
+        if not state.take_leg(ask.carrier_call_id):
+            return Step(action="hangup")
+        self._carrier.stop_fetching()
         if ask.dial_status is not None:
             state.dial_ended(ask.dial_status, ask.dial_seconds, now)
         if state.ending is not None:
-            step = Step(action="hangup", say="" if state.ending.said else state.ending.say)
+            said = state.ending.said and not state.ending.by_carrier  # asked again: it did not get the answer
+            step = Step(action="hangup", say="" if said else state.ending.say)
             state.ending.said = True
         elif state.transfer is not None:
             transfer = state.transfer
@@ -282,12 +324,7 @@ class CallWorkflow:
     def carrier_status(self, *inputs: Any) -> None:
         """The carrier's own word on the call: a `CarrierStatus`."""
         with self._guarded("carrier_status"):
-            status = CarrierStatus.model_validate(*inputs).status
-            if status in ("completed", "busy", "failed", "no-answer", "canceled"):
-                outcome: CallOutcome = "caller_hung_up"
-                if not self._state.sessions:
-                    outcome = _ENDED_BEFORE_A_STREAM.get(status, "no_stream")
-                self._state.carrier_over(outcome, "caller" if status == "completed" else "carrier", workflow.now())
+            take_status(self._state, CarrierStatus.model_validate(*inputs), workflow.now())
 
     @workflow.signal
     def bridge_lost(self, *inputs: Any) -> None:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, Literal, TypeVar
 
 from stayline.messages import Approve, Command, EndCall, SayText, Speak, TransferCall
 from stayline.models import AgentSpec
+from stayline.numbers import is_dialable
 from stayline.timeline import Commanded
 from workflows.state import CallState
 
 C = TypeVar("C", bound=Command)
 
-_E164: Final = re.compile(r"\+[1-9]\d{6,14}")
-_SIP: Final = re.compile(r"sips?:[^\s@<>\"]+@[^\s@<>\"]+")
 _PLAIN: Final = {EndCall: "say", TransferCall: "to", SayText: "text", Approve: "tool_call_id"}
 """The field that a command given as a plain string fills."""
 
@@ -45,7 +43,7 @@ def read_command(kind: type[C], inputs: Sequence[Any]) -> C:
 def transfer_target(agent: AgentSpec, to: str) -> str | None:
     """The number or SIP address meant: one of the agent's own names, E.164, or `sip:`. None: neither."""
     to = agent.transfers.get(to, to).strip()
-    return to if _E164.fullmatch(to) or _SIP.fullmatch(to) else None
+    return to if is_dialable(to) else None
 
 
 def refusal(state: CallState, command: Command) -> str | None:
@@ -80,7 +78,7 @@ def carry_out(state: CallState, command: Command, now: datetime) -> int:
     by, why = command.by, command.why
     match command:
         case EndCall():
-            return state.command_end(command.say, by, why, now)
+            return state.command_end(command.say, by, why, now, by_carrier=command.by_carrier)
         case TransferCall():
             to = transfer_target(state.agent, command.to)
             assert to is not None

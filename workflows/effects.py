@@ -1,7 +1,7 @@
 """Everything that a call's workflow asks of the world outside, each with its limits: activities, by name.
 
-On the worker's queue: `screen_call`, `hang_up`, `redirect_call`, `save_call` and one activity per tool, named
-as the tool. On the queue of the bridge that holds the call: `speak` and `close_session`.
+On the worker's queue: `screen_call`, `place_call`, `hang_up`, `redirect_call`, `extend_call`, `save_call` and one
+activity per tool, named as the tool. On the queue of the bridge that holds the call: `speak` and `close_session`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,19 @@ from typing import Final
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
+from temporalio.workflow import ActivityCancellationType
 
 with workflow.unsafe.imports_passed_through():
-    from stayline.messages import Admission, CloseSession, HangUp, Redirect, Speak
+    from stayline.messages import (
+        Admission,
+        CloseSession,
+        ExtendCall,
+        HangUp,
+        PlaceCall,
+        Placed,
+        Redirect,
+        Speak,
+    )
     from stayline.models import CallInfo, ToolInvocation, ToolReturn, ToolSpec
     from stayline.names import bridge_task_queue
     from stayline.timeline import CallRecord
@@ -26,6 +36,8 @@ attempt's time is over. Generous, since an asynchronous tool that blocks its wor
 BRIDGE_ANSWERS_WITHIN: Final = timedelta(seconds=5)
 FAREWELL_WITHIN: Final = timedelta(seconds=45)
 HANG_UP_WITHIN: Final = timedelta(minutes=10)
+PLACE_WITHIN: Final = timedelta(minutes=2)
+"""A call that could not be placed by then is not placed later: nobody waits for it any more."""
 
 
 async def screen_call(call: CallInfo) -> Admission:
@@ -88,10 +100,26 @@ async def close_session(bridge_id: str, close: CloseSession) -> None:
     )
 
 
-async def hang_up(call_id: str) -> None:
+async def place_call(ask: PlaceCall) -> Placed:
+    """Have the carrier dial. A request that is on its way when this is cancelled is waited for."""
+    placed: Placed = await workflow.execute_activity(
+        "place_call",
+        ask,
+        result_type=Placed,
+        start_to_close_timeout=timedelta(seconds=30),
+        schedule_to_close_timeout=PLACE_WITHIN,
+        # Late enough that a request whose answer was lost has come into effect: the next attempt looks for it.
+        retry_policy=RetryPolicy(initial_interval=timedelta(seconds=4), maximum_interval=timedelta(seconds=15)),
+        cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+        summary="have the carrier dial",
+    )
+    return placed
+
+
+async def hang_up(ask: HangUp) -> None:
     await workflow.execute_activity(
         "hang_up",
-        HangUp(call_id=call_id),
+        ask,
         start_to_close_timeout=timedelta(seconds=15),
         schedule_to_close_timeout=HANG_UP_WITHIN,
         retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=20)),
@@ -99,19 +127,31 @@ async def hang_up(call_id: str) -> None:
     )
 
 
-async def redirect_call(call_id: str, public_url: str, within: timedelta) -> bool:
-    """Send the caller to a living bridge. False: the carrier says that the call is over."""
+async def redirect_call(ask: Redirect, within: timedelta) -> bool:
+    """Send the caller to a living bridge, or have the carrier itself say the last words. False: the carrier says
+    that the call is over."""
     redirected = await workflow.execute_activity(
         "redirect_call",
-        Redirect(call_id=call_id, public_url=public_url),
+        ask,
         start_to_close_timeout=timedelta(seconds=15),
         schedule_to_close_timeout=within,
         retry_policy=RetryPolicy(
             initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=2), backoff_coefficient=1.0
         ),
-        summary="fetch the caller back",
+        summary="the carrier says it" if ask.say else "fetch the caller back",
     )
     return redirected is not False
+
+
+async def extend_call(ask: ExtendCall) -> None:
+    await workflow.execute_activity(
+        "extend_call",
+        ask,
+        start_to_close_timeout=timedelta(seconds=15),
+        schedule_to_close_timeout=timedelta(minutes=2),
+        retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=20)),
+        summary="move the carrier's time limit",
+    )
 
 
 async def save_call(record: CallRecord) -> None:

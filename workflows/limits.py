@@ -54,9 +54,19 @@ def deadlines(state: CallState) -> list[Deadline]:
     if state.dialling:
         return _while_dialling(state)
     if not state.sessions:
-        since = state.admitted_at or state.started_at
-        return [Deadline(since + _seconds(state.agent.ring_timeout), "ring")]
+        return _before_a_stream(state)
     return [*_while_detached(state), *_duration(state), *_silence(state)]
+
+
+def _before_a_stream(state: CallState) -> list[Deadline]:
+    outbound = state.outbound
+    if outbound is None:
+        since = state.admitted_at or state.started_at
+    elif outbound.answered_at is None:
+        return [Deadline(outbound.rings_until, "ring")] if outbound.rings_until else []
+    else:
+        since = state.admitted_at or outbound.answered_at
+    return [Deadline(since + _seconds(state.agent.ring_timeout), "ring")]
 
 
 def _while_dialling(state: CallState) -> list[Deadline]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import Final
 
 from stayline.timeline import (
     AgentTurn,
@@ -18,8 +19,18 @@ from stayline.timeline import (
     UserTurn,
 )
 
+BYTES_PER_MS: Final = 8
+"""μ-law on a telephone line."""
 
-def measure(timeline: Sequence[TimelineEntry], answered_at: datetime | None, until: datetime) -> CallMetrics:
+
+def measure(
+    timeline: Sequence[TimelineEntry],
+    answered_at: datetime | None,
+    until: datetime,
+    *,
+    audio_in_ms: int = 0,
+    audio_out_ms: int = 0,
+) -> CallMetrics:
     """Count a call.
 
     A filler is speech but no turn; a tool call that joined a running one is no second call; an interruption
@@ -28,6 +39,7 @@ def measure(timeline: Sequence[TimelineEntry], answered_at: datetime | None, unt
     Args:
         answered_at: when the first stream attached; None: never.
         until: the end of the call, or now.
+        audio_in_ms, audio_out_ms: caller audio, and agent audio that was played, as far as known.
     """
     events = [entry.event for entry in timeline]
     users = [e for e in events if isinstance(e, UserTurn)]
@@ -37,8 +49,12 @@ def measure(timeline: Sequence[TimelineEntry], answered_at: datetime | None, unt
     totals = [v.total_ms for v in latencies if v.total_ms is not None]
     called = {e.call.id for e in events if isinstance(e, ToolCalled) and e.duplicate_of is None}
     usage = [e for e in events if isinstance(e, Usage)]
+    duration = max(0.0, (until - answered_at).total_seconds()) if answered_at else 0.0
     return CallMetrics(
-        duration=max(0.0, (until - answered_at).total_seconds()) if answered_at else 0.0,
+        duration=duration,
+        session_duration_ms=round(duration * 1000),
+        audio_bytes_received=audio_in_ms * BYTES_PER_MS,
+        audio_bytes_sent=audio_out_ms * BYTES_PER_MS,
         user_turn_count=len(users),
         agent_turn_count=len(agents),
         turn_count=len(users) + len(agents),

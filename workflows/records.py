@@ -20,6 +20,7 @@ def take_record(state: CallState, record: Record, now: datetime) -> None:
         raise ValueError(f"a record of session {record.session}, which does not exist")
     if record.first_seq < 1:
         raise ValueError(f"a record numbered {record.first_seq}; numbers begin with 1")
+    _count_audio(session, record.audio_in_ms, record.audio_out_ms)
     for seq, event in enumerate(record.events, record.first_seq):
         if not _is_new(state, session, seq, now):
             continue
@@ -48,9 +49,16 @@ def _apply(state: CallState, session: Session, event: TimelineEvent, now: dateti
         if event.source != "silence":
             state.heard(now)
     elif isinstance(event, SessionClosed):
+        _count_audio(session, event.audio_in_ms, event.audio_out_ms)
         session.closed_by_record = True
         session.closed = session.closed or event.reason
         if session is state.attached:
             state.detach(event.reason, now)
         if event.reason == "stopped" and state.ending is not None:
             state.left_at = state.left_at or now
+
+
+def _count_audio(session: Session, in_ms: int, out_ms: int) -> None:
+    """Records say how much there has been; one that comes late knows less."""
+    session.audio_in_ms = max(session.audio_in_ms, in_ms)
+    session.audio_out_ms = max(session.audio_out_ms, out_ms)

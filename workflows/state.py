@@ -14,6 +14,7 @@ from stayline.messages import Admission, CallStart, DialStatus, OpenSession, Spe
 from stayline.models import AgentSpec, CallInfo, ToolRun
 from stayline.timeline import (
     CallAdmitted,
+    CallDialled,
     CallEnded,
     CallError,
     CallOutcome,
@@ -29,6 +30,7 @@ from stayline.timeline import (
     TransferSettled,
 )
 from workflows.metrics import measure
+from workflows.outbound import Outbound
 
 CloseReason = Literal["stopped", "closed", "lost", "bridge_lost", "replaced"]
 
@@ -44,6 +46,8 @@ class Session(BaseModel):
     next_seq: int = 1  #: the lowest record number that nothing at or above has arrived for
     missing: list[int] = Field(default_factory=list)  #: numbers below `next_seq` that have not arrived
     closed_by_record: bool = False  #: the bridge itself recorded the end: nothing more will come
+    audio_in_ms: int = 0  #: as its records have said
+    audio_out_ms: int = 0
 
 
 class Detached(BaseModel):
@@ -71,6 +75,7 @@ class Ending(BaseModel):
     by: str
     say: str = ""
     said: bool = False
+    by_carrier: bool = False  #: the bridge cannot say it, so the carrier does
 
 
 class CallState(BaseModel):
@@ -78,6 +83,7 @@ class CallState(BaseModel):
     agent: AgentSpec
     started_at: datetime
     run_count: int = 1
+    outbound: Outbound | None = None  #: we place the call
     admission: Admission | None = None
     admitted_at: datetime | None = None
     tokens: dict[str, bool] = Field(default_factory=dict)  #: hash -> may still be used
@@ -101,7 +107,8 @@ class CallState(BaseModel):
     def begin(cls, start: CallStart, now: datetime) -> CallState:
         """The state of a new call, or the one that the previous run of the workflow carried over."""
         if start.carry is None:
-            return cls(call=start.call, agent=start.agent, started_at=now)
+            outbound = Outbound(dial=start.outbound) if start.outbound else None
+            return cls(call=start.call, agent=start.agent, started_at=now, outbound=outbound)
         state = cls.model_validate({"call": start.call, "agent": start.agent, **start.carry.state})
         state.run_count += 1
         return state
@@ -119,6 +126,7 @@ class CallState(BaseModel):
 
     @property
     def dialling(self) -> bool:
+        """A transfer has the carrier call somebody else."""
         return self.transfer is not None and self.transfer.dialled_at is not None
 
     @property
@@ -129,6 +137,11 @@ class CallState(BaseModel):
         return (
             self.carrier_over_at - self.transfer.dialled_at
         ).total_seconds() > self.agent.transfer_ring_timeout + 10
+
+    @property
+    def unanswered(self) -> bool:
+        """A call that we place, which nobody has answered yet."""
+        return self.outbound is not None and self.outbound.answered_at is None
 
     @property
     def running_tools(self) -> list[ToolRun]:
@@ -180,7 +193,13 @@ class CallState(BaseModel):
             ended_at=self.ended_at,
             seconds_left=None if self.ended_at else self.seconds_left(now),
             tools=tuple(self.tools.values()),
-            metrics=measure(self.timeline, self.answered_at, self.ended_at or now),
+            metrics=measure(
+                self.timeline,
+                self.answered_at,
+                self.ended_at or now,
+                audio_in_ms=sum(s.audio_in_ms for s in self.sessions),
+                audio_out_ms=sum(s.audio_out_ms for s in self.sessions),
+            ),
             timeline_length=len(self.timeline),
             run_count=self.run_count,
         )
@@ -200,6 +219,24 @@ class CallState(BaseModel):
         """Somebody spoke, or the caller had a reason to wait: silence counts from here."""
         self.last_sound_at = now
         self.prompted = False
+
+    def dial(self, now: datetime) -> None:
+        """The carrier is to be asked. In the record first: whoever finds it there asks whether it has been done."""
+        assert self.outbound is not None
+        self.outbound.asked_at = now
+        self.add(CallDialled(at=now))
+
+    def take_leg(self, carrier_call_id: str, *, live: bool = True) -> bool:
+        """Whether the carrier speaks of this very call. Of one that we place, the first id that it names is the
+        one; further ones that live were dialled by a request whose answer was lost."""
+        if self.outbound is None or not carrier_call_id:
+            return True
+        if not self.call.carrier_call_id:
+            self.call = self.call.model_copy(update={"carrier_call_id": carrier_call_id})
+        own = self.call.carrier_call_id == carrier_call_id
+        if not own and live and carrier_call_id not in self.outbound.strays:
+            self.outbound.strays.append(carrier_call_id)
+        return own
 
     def admit(self, admission: Admission, now: datetime) -> None:
         self.admission = admission
@@ -247,6 +284,8 @@ class CallState(BaseModel):
         session.closed = "bridge_lost"
         if self.transfer is not None:
             self.transfer.announced = False  # nobody knows whether it was heard
+        if self.ending is not None and self.ending.say:
+            self.ending.said = False  # likewise
         self.add(SessionClosed(at=now, session=session.number, reason="bridge_lost"))
         self.detach("bridge_lost", now)
         return True
@@ -303,17 +342,20 @@ class CallState(BaseModel):
             outcome = "no_answer" if status == "no-answer" else "failed"
         self.settle_transfer(outcome, seconds, now)
 
-    def command_end(self, say: str | None, by: str, why: str, now: datetime) -> int:
+    def command_end(self, say: str | None, by: str, why: str, now: datetime, *, by_carrier: bool = False) -> int:
         say = self.agent.goodbye if say is None else say
         index = self.add(Commanded(at=now, command="end", by=by, why=why, detail=say))
         self.end("completed", by, now, say=say)
+        if self.ending is not None:
+            self.ending.by_carrier = by_carrier
         return index
 
     def end(self, outcome: CallOutcome, by: str, now: datetime, say: str = "", said: bool = False) -> None:
         """Decide that the call is over. The first decision stays."""
         if self.ending is not None:
             return
-        self.ending = Ending(outcome=outcome, by=by, say=say, said=said or not say)
+        said = said or not say or self.dialling  # who talks to somebody else hears no goodbye of ours
+        self.ending = Ending(outcome=outcome, by=by, say=say, said=said)
         if self.transfer is not None:
             left: TransferOutcome = "caller_left" if outcome == "caller_hung_up" else "failed"
             self.add(TransferSettled(at=now, to=self.transfer.to, outcome=left))

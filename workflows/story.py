@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from stayline.timeline import (
     AgentTurn,
+    AnsweredBy,
+    CallDialled,
     CallEnded,
     CallError,
     CallRejected,
@@ -80,6 +82,8 @@ _TELLERS: Final[dict[type[Any], Callable[[Any], str]]] = {
     ToolCalled: lambda e: f"tool `{e.call.name}` asked" + (" again (joined)" if e.duplicate_of else ""),
     ToolSettled: _tool_settled,
     Dtmf: lambda e: f"key {e.digit}",
+    CallDialled: lambda e: "dialled",
+    AnsweredBy: lambda e: f"answered by {e.who.replace('_', ' ')}",
     CallError: lambda e: f"error in {e.where}: {e.message}",
     CallRejected: lambda e: f"rejected {e.reason}".rstrip(),
     Commanded: _commanded,

@@ -34,7 +34,7 @@ _SNAPSHOT_COLUMNS = (
     "timeline_length",
     "run_count",
 )
-_CALL_COLUMNS = ("call_id", "from_number", "to_number", "direction", "carrier")
+_CALL_COLUMNS = ("call_id", "from_number", "to_number", "direction", "carrier", "carrier_call_id")
 
 
 def call_row(record: CallRecord) -> Row:

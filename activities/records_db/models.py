@@ -68,6 +68,7 @@ class Call(Base):
     to_number: Mapped[str]
     direction: Mapped[str]
     carrier: Mapped[str]
+    carrier_call_id: Mapped[str] = mapped_column(server_default="")  #: where it is not `call_id`
     carrier_started_at: Mapped[datetime]  #: as the carrier says it
     carrier_agent: Mapped[str]  #: the agent that the call was routed to
     agent: Mapped[str]
@@ -101,6 +102,9 @@ class Call(Base):
     max_total_latency_ms: Mapped[int | None]
     input_tokens: Mapped[int]
     output_tokens: Mapped[int]
+    session_duration_ms: Mapped[int] = mapped_column(server_default="0")
+    audio_bytes_received: Mapped[int] = mapped_column(server_default="0")
+    audio_bytes_sent: Mapped[int] = mapped_column(server_default="0")
 
 
 def _of_call() -> Mapped[str]:

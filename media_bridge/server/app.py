@@ -6,6 +6,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from media_bridge.server.live import LiveRoutes
 from media_bridge.server.stream import StreamHandler
 from media_bridge.server.webhooks import Webhooks
 from media_bridge.shared import Shared
@@ -41,6 +42,7 @@ def build_app(bridge: Shared) -> web.Application:
     app.router.add_post(names.NEXT_PATH, webhooks.next)
     app.router.add_post(names.STATUS_PATH, webhooks.status)
     app.router.add_get(names.STREAM_PATH, stream.handle)
+    LiveRoutes(bridge).add_to(app)
     app.router.add_get("/health", health)
     app.router.add_get("/ready", ready)
     app.router.add_get("/metrics", metrics)

@@ -16,6 +16,7 @@ from media_bridge.shared import Shared
 from stayline import logs, telemetry
 from stayline.errors import StaylineError
 from stayline.messages import OpenSession
+from stayline.names import CALL_PARAMETER
 
 log = structlog.get_logger(__name__)
 
@@ -94,12 +95,13 @@ class _Connection:
     async def _attach(self, start: twilio_stream.Start) -> None:
         """Trade the stream's token for a grant, then hold the call."""
         bridge = self._bridge
-        logs.bind_call(start.call_sid)
+        call_id = start.parameters.get(CALL_PARAMETER, start.call_sid)  # the token proves either
+        logs.bind_call(call_id)
         try:
             account = bridge.twilio.account_sid
             if account and start.account_sid != account:
                 raise SessionRefused("The stream is of another account.")
-            grant = await CallLink(bridge.client, start.call_sid).open_session(
+            grant = await CallLink(bridge.client, call_id).open_session(
                 OpenSession(
                     token_sha256=token_hash(start.parameters.get("token", "")),
                     bridge_id=bridge.id,
@@ -108,7 +110,13 @@ class _Connection:
                 bridge.settings.admission_timeout,
             )
             session = Session(
-                grant, start.stream_sid, self._socket, bridge.client, bridge.settings, bridge.providers_for
+                grant,
+                start.stream_sid,
+                self._socket,
+                bridge.client,
+                bridge.settings,
+                bridge.providers_for,
+                bridge.live,
             )
         except (StaylineError, TimeoutError) as error:
             self._refuse(str(error) or "Temporal did not answer in time", key=f"attach {type(error).__name__}")

@@ -18,8 +18,10 @@ from media_bridge.carriers import signature, twiml
 from media_bridge.shared import Shared
 from stayline import logs, names, telemetry
 from stayline.agent import agent_for
-from stayline.messages import CarrierStatus, DialStatus, Step
+from stayline.call_start import caller_attribute
+from stayline.messages import CarrierStatus, DialStatus, NextStep, Step
 from stayline.models import CallInfo
+from stayline.timeline import MachineOrPerson
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +33,7 @@ NO_AGENT = "The number you have called is not in service. Goodbye."
 _CALL_SID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _STATUSES = get_args(CarrierStatus.model_fields["status"].annotation)
 _DIAL_STATUSES = get_args(DialStatus)
+_ANSWERERS = get_args(MachineOrPerson)
 
 Form = MultiDictProxy[Any]
 
@@ -45,9 +48,11 @@ class Webhooks:
         self._status_tasks: set[asyncio.Task[None]] = set()
 
     async def inbound(self, request: web.Request) -> web.Response:
-        """A call comes in: admit it and connect it to a bridge, or refuse it politely."""
+        """A call comes in, or one that we placed was answered: connect it to a bridge, or refuse it politely."""
         form = await self._form(request)
-        call_id = self._call_id(form)
+        call_id = _call_id(request, form)
+        if call_id.startswith(names.OUTBOUND_PREFIX):
+            return await self._answered(request, call_id, _carrier_call_id(form))
         agent = agent_for(self._bridge.agents, _text(form, "To"))
         if agent is None:
             log.warning("no_agent_for_number")
@@ -64,7 +69,7 @@ class Webhooks:
             agent=agent.name,
         )
         token, hashed = admission.new_token()
-        caller = admission.caller_attribute(self._settings, self._auth_token, call.from_number)
+        caller = caller_attribute(self._settings, self._auth_token, call.from_number)
         logs.bind_call(call_id)
         try:
             answer = await admission.admit(
@@ -79,25 +84,40 @@ class Webhooks:
             return _twiml(twiml.reject(answer.say))
         log.info("call_admitted", agent=agent.name)
         telemetry.metrics.call_started(agent.name, agent.spec().mode)
-        return _twiml(self._connect(token))
+        return _twiml(self._connect(call_id, token))
+
+    async def _answered(self, request: web.Request, call_id: str, carrier_call_id: str) -> web.Response:
+        logs.bind_call(call_id)
+        if self._bridge.draining or self._bridge.full:
+            return self._hold(request, "no room")
+        token, hashed = admission.new_token()
+        try:
+            answer = await admission.admit_answered(
+                self._bridge.client, self._bridge.id, call_id, carrier_call_id, hashed
+            )
+        except admission.TemporalAway:
+            return self._hold(request, "Temporal is away")
+        except admission.CallGone:
+            return _twiml(twiml.hang_up())
+        log.info("call_answered", accepted=answer.accepted)
+        return _twiml(self._connect(call_id, token) if answer.accepted else twiml.hang_up(answer.say))
 
     async def next(self, request: web.Request) -> web.Response:
         """A stream or a dial has ended: what the carrier must do now."""
         form = await self._form(request)
-        call_id = self._call_id(form)
+        call_id = _call_id(request, form)
         status = _text(form, "DialCallStatus")
-        seconds = _text(form, "DialCallDuration")
         token, hashed = admission.new_token()
+        asked = NextStep(
+            token_sha256=hashed,
+            bridge_id=self._bridge.id,
+            dial_status=cast(DialStatus, status) if status in _DIAL_STATUSES else None,
+            dial_seconds=_seconds(form, "DialCallDuration"),
+            carrier_call_id=_carrier_call_id(form),
+        )
         logs.bind_call(call_id)
         try:
-            step = await admission.next_step(
-                self._bridge.client,
-                self._bridge.id,
-                call_id,
-                hashed,
-                cast(DialStatus, status) if status in _DIAL_STATUSES else None,
-                float(seconds) if seconds.isdigit() else None,
-            )
+            step = await admission.next_step(self._bridge.client, call_id, asked)
         except admission.TemporalAway:
             return self._hold(request, "Temporal is away")
         except admission.CallGone:
@@ -105,17 +125,22 @@ class Webhooks:
         log.info("next_step", action=step.action)
         if step.action == "connect" and (self._bridge.draining or self._bridge.full):
             return self._hold(request, "no room")
-        return _twiml(self._carry_out(step, token))
+        return _twiml(self._carry_out(call_id, step, token))
 
     async def status(self, request: web.Request) -> web.Response:
         """The carrier's word on the call. Answered at once; the workflow hears of it even if Temporal is away."""
         form = await self._form(request)
-        call_id = self._call_id(form)
-        word = _text(form, "CallStatus")
+        call_id = _call_id(request, form)
+        who = _text(form, "AnsweredBy")
+        word = _text(form, "CallStatus") or ("in-progress" if who else "")  # machine detection tells nothing else
         if word not in _STATUSES:
             raise web.HTTPBadRequest(text="unknown CallStatus")
-        duration = _text(form, "CallDuration")
-        status = CarrierStatus(status=word, duration=float(duration) if duration.isdigit() else None)
+        status = CarrierStatus(
+            status=word,
+            duration=_seconds(form, "CallDuration"),
+            carrier_call_id=_carrier_call_id(form),
+            answered_by=(cast(MachineOrPerson, who) if who in _ANSWERERS else "unknown") if who else None,
+        )
         task = asyncio.create_task(self._tell(call_id, status))
         self._status_tasks.add(task)
         task.add_done_callback(self._status_tasks.discard)
@@ -130,17 +155,20 @@ class Webhooks:
 
     # --- answers ---
 
-    def _connect(self, token: str) -> str:
+    def _connect(self, call_id: str, token: str) -> str:
         public = self._settings.public
+        parameters = {"token": token}
+        if call_id.startswith(names.OUTBOUND_PREFIX):
+            parameters[names.CALL_PARAMETER] = call_id
         stream = "ws" + public.removeprefix("http") + names.STREAM_PATH
-        return twiml.connect(stream, {"token": token}, public + names.NEXT_PATH)
+        return twiml.connect(stream, parameters, names.webhook_url(public, names.NEXT_PATH, call_id))
 
-    def _carry_out(self, step: Step, token: str) -> str:
-        next_url = self._settings.public + names.NEXT_PATH
+    def _carry_out(self, call_id: str, step: Step, token: str) -> str:
         match step.action:
             case "connect":
-                return self._connect(token)
+                return self._connect(call_id, token)
             case "dial":
+                next_url = names.webhook_url(self._settings.public, names.NEXT_PATH, call_id)
                 caller_id = self._bridge.twilio.phone_number
                 return twiml.dial(step.to, next_url, step.ring_timeout, caller_id, step.say)
             case "hangup":
@@ -156,7 +184,7 @@ class Webhooks:
             telemetry.metrics.refused("held_too_long")
             return _twiml(twiml.hang_up(APOLOGY))
         log.warning("call_held", why=why, seconds=now - since)
-        query = urlencode({"since": since})
+        query = urlencode({**request.query, "since": since})
         return _twiml(twiml.hold(HOLD_SECONDS, f"{self._settings.public}{request.path}?{query}"))
 
     # --- requests ---
@@ -178,12 +206,27 @@ class Webhooks:
                 raise web.HTTPForbidden(text="signature")
         return form
 
-    @staticmethod
-    def _call_id(form: Form) -> str:
-        call_id = _text(form, "CallSid")
-        if not _CALL_SID.fullmatch(call_id):
-            raise web.HTTPBadRequest(text="CallSid is missing or malformed")
-        return call_id
+
+def _call_id(request: web.Request, form: Form) -> str:
+    """Of a call that we placed: the id that its addresses name, signed by the carrier. Else the carrier's."""
+    if names.CALL_PARAMETER not in request.query:
+        return _carrier_call_id(form)
+    call_id = request.query[names.CALL_PARAMETER]
+    if not (_CALL_SID.fullmatch(call_id) and call_id.startswith(names.OUTBOUND_PREFIX)):
+        raise web.HTTPBadRequest(text="malformed call")
+    return call_id
+
+
+def _carrier_call_id(form: Form) -> str:
+    call_id = _text(form, "CallSid")
+    if not _CALL_SID.fullmatch(call_id) or call_id.startswith(names.OUTBOUND_PREFIX):
+        raise web.HTTPBadRequest(text="CallSid is missing or malformed")
+    return call_id
+
+
+def _seconds(form: Form, key: str) -> float | None:
+    value = _text(form, key)
+    return float(value) if value.isdigit() else None
 
 
 def _text(form: Form, key: str) -> str:

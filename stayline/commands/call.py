@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import structlog
@@ -14,8 +15,8 @@ from stayline.commands.local import LabAccount
 from stayline.commands.terminal import clean, print_json
 from stayline.errors import ConfigError, StaylineError
 from stayline.lab.events import LabEvent
-from stayline.lab.place import LabResult, place_call
-from stayline.lab.script import load_script
+from stayline.lab.place import LabResult, choose_steps, place_call
+from stayline.lab.script import Step, load_script
 from stayline.settings import Settings, TwilioCredentials
 
 _SHOWN = {
@@ -54,17 +55,10 @@ async def run_call(
         StaylineError: no bridge took the call, or another call has the lab's port.
     """
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
-    account = _account(settings)
+    account = lab_account(settings)
     console = Console(stderr=as_json, highlight=False)
-
-    def show(event: LabEvent) -> None:
-        if event.kind in _SHOWN:
-            console.print(Text(f"{event.seconds:7.1f}  {_SHOWN[event.kind]:<14} {clean(event.detail)}"))
-
-    steps = load_script(script) if script else ()
-    if not (say or wav or steps):
-        raise ConfigError("The caller has nothing to say.", fix="Give --say TEXT, --wav FILE or --script FILE.")
-    try:
+    steps = read_steps(say, wav, script)
+    with port_taken(account):
         result = await place_call(
             bridge,
             account.account_sid,
@@ -72,13 +66,37 @@ async def run_call(
             from_number=from_number,
             to_number=to,
             steps=steps,
-            say=say,
-            wav=wav,
             recording=record,
             max_seconds=max_seconds,
             rest_port=account.rest_port,
-            on_event=show,
+            on_event=shown_on(console),
         )
+    show_result(console, result, result.call_sid, as_json=as_json)
+    if _unanswered(result):
+        raise StaylineError(
+            f"No bridge at {bridge} took the call.",
+            fix="Start one with `stayline dev` or `stayline serve`, and give its origin with --bridge.",
+        )
+    return exit_code(result)
+
+
+def read_steps(say: Sequence[str], wav: Path | None, script: Path | None) -> tuple[Step, ...]:
+    """What the simulated person does.
+
+    Raises:
+        ConfigError: nothing, or more than one thing, or it is not usable.
+    """
+    steps = load_script(script) if script else ()
+    if not (say or wav or steps):
+        raise ConfigError("The caller has nothing to say.", fix="Give --say TEXT, --wav FILE or --script FILE.")
+    return choose_steps(steps, say, wav)
+
+
+@contextlib.contextmanager
+def port_taken(account: LabAccount) -> Iterator[None]:
+    """Say what it means that the carrier's port is in use."""
+    try:
+        yield
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
@@ -86,18 +104,30 @@ async def run_call(
             f"The carrier's port {account.rest_port} is taken, where workers hang calls up.",
             fix="Another `stayline call` may be on; wait for its end.",
         ) from error
+
+
+def shown_on(console: Console) -> Callable[[LabEvent], None]:
+    """Prints what happens, as it happens."""
+
+    def show(event: LabEvent) -> None:
+        if event.kind in _SHOWN:
+            console.print(Text(f"{event.seconds:7.1f}  {_SHOWN[event.kind]:<14} {clean(event.detail)}"))
+
+    return show
+
+
+def show_result(console: Console, result: LabResult, call_id: str, *, as_json: bool) -> None:
     if as_json:
         print_json(result)
-    else:
-        replies = ", ".join(f"{ms} ms" for ms in result.reply_ms) or "none"
-        console.print(f"\n{result.call_sid}: {result.status}, {result.seconds:.1f} s. Replies after: {replies}.")
-        if not _unanswered(result):
-            console.print(f"Read it with: stayline calls show {result.call_sid}")
-    if _unanswered(result):
-        raise StaylineError(
-            f"No bridge at {bridge} took the call.",
-            fix="Start one with `stayline dev` or `stayline serve`, and give its origin with --bridge.",
-        )
+        return
+    replies = ", ".join(f"{ms} ms" for ms in result.reply_ms) or "none"
+    console.print(f"\n{call_id}: {result.status}, {result.seconds:.1f} s. Replies after: {replies}.")
+    if not _unanswered(result):
+        console.print(f"Read it with: stayline calls show {call_id}")
+
+
+def exit_code(result: LabResult) -> int:
+    """0 if the call was held."""
     return 0 if result.status == "completed" and result.streams else 1
 
 
@@ -106,7 +136,7 @@ def _unanswered(result: LabResult) -> bool:
     return result.status == "failed" and not result.streams
 
 
-def _account(settings: Settings) -> LabAccount:
+def lab_account(settings: Settings) -> LabAccount:
     """Twilio's credentials if they are set, else those of the lab on this machine."""
     twilio = TwilioCredentials()
     token = twilio.auth_token.get_secret_value()

@@ -86,8 +86,35 @@ def call(
     record: Annotated[Path | None, typer.Option(help="Write both sides to this WAV file.")] = None,
     max_seconds: Annotated[float, typer.Option(help="Hang up after this long.")] = 120.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    dial: Annotated[
+        str | None,
+        typer.Option(
+            help="Have the agent call this number: at Twilio if it is set up, else who answers is simulated."
+        ),
+    ] = None,
+    agent: Agents = None,
 ) -> None:
-    """Place a lab call against a bridge, from typed text, a WAV file or a script."""
+    """Place a lab call against a bridge, from typed text, a WAV file or a script; or have an agent call."""
+    if dial is not None:
+        from stayline.commands.call_out import run_call_out
+
+        raise typer.Exit(
+            run(
+                run_call_out(
+                    _settings(),
+                    agent or [],
+                    dial,
+                    say=say or [],
+                    wav=wav,
+                    script=script,
+                    bridge=bridge,
+                    from_number=from_,
+                    record=record,
+                    max_seconds=max_seconds,
+                    as_json=as_json,
+                )
+            )
+        )
     from stayline.commands.call import run_call
 
     raise typer.Exit(

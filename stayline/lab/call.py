@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import secrets
+from collections.abc import Coroutine
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Any, ClassVar, Final, Literal
 from urllib.parse import urljoin
 
 from stayline.errors import ConfigError
 from stayline.lab import verbs
 from stayline.lab.buffer import FRAME_MS, SILENCE, PlayBuffer
+from stayline.lab.callee import Callee
 from stayline.lab.events import EventLog, Kind
 from stayline.lab.line import Caller
 from stayline.lab.stream import MediaStream, StreamEnd
@@ -22,8 +24,9 @@ from stayline.names import INBOUND_PATH, STATUS_PATH
 API_VERSION: Final = "2010-04-01"
 
 EndedBy = Literal["caller", "bridge", "rest", "error", "timeout", "carrier"]
-"""Who ended the call: the caller; the bridge's TwiML (its end, `<Hangup>` or `<Reject>`); its REST request; a
-Twilio error; nobody, until the lab's time limit; or the lab itself, shutting down."""
+"""Who ended the call: the caller (or who was called); the bridge's TwiML (its end, `<Hangup>` or `<Reject>`); its
+REST request; a Twilio error; nobody, until the lab's time limit; or the carrier, by the call's own time limit or
+because the lab shuts down."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,13 +45,16 @@ class Behaviour:
     Attributes:
         on_break: after a media socket that broke without a close frame, `wait` leaves the caller in silence
             until a REST request steers the call or `break_timeout` ends it; `next` goes on with the TwiML.
-        dials: outcomes by number or SIP address; others are answered.
+        dials: outcomes of transfers by number or SIP address; others are answered.
+        callees: who takes the calls that are placed by REST, by number or SIP address; others are answered by
+            somebody who listens.
         say_aloud: `<Say>` is spoken where the voice is installed; otherwise it takes as long in silence.
     """
 
     on_break: Literal["wait", "next"] = "wait"
     break_timeout: float = 120.0  #: seconds
     dials: dict[str, DialOutcome] = dataclasses.field(default_factory=dict)
+    callees: dict[str, Callee] = dataclasses.field(default_factory=dict)
     say_aloud: bool = True
 
 
@@ -72,11 +78,14 @@ class LabCall:
     """A call, from the first webhook to the status callback. Made by `LabCarrier.place_call`.
 
     Attributes:
-        status: Twilio's word for it: ringing, in-progress, completed, busy, no-answer, failed.
+        status: Twilio's word for it: queued, ringing, in-progress, completed, busy, no-answer, failed, canceled.
         ended_by: None while it lives.
         error: Twilio's error code that ended it.
         protocol_errors: messages on its streams that Twilio would not have understood.
+        asked: the webhooks that were sent about it: method, address and form.
     """
+
+    direction: ClassVar[str] = "inbound"
 
     def __init__(
         self,
@@ -88,6 +97,7 @@ class LabCall:
         webhooks: Webhooks,
         behaviour: Behaviour,
         log: EventLog,
+        plan: Fetch | Given | None = None,
     ) -> None:
         self.sid = "CA" + secrets.token_hex(16)
         self.account_sid = account_sid
@@ -101,11 +111,12 @@ class LabCall:
         self.ended_by: EndedBy | None = None
         self.error: int | None = None
         self.streams = 0
+        self.asked: list[tuple[str, str, dict[str, str]]] = []
         self._closed_protocol_errors = 0
         self._webhooks = webhooks
         self._behaviour = behaviour
         self._log = log
-        self._plan: Fetch | Given | None = Fetch(webhooks.public_url + INBOUND_PATH)
+        self._plan: Fetch | Given | None = plan or Fetch(webhooks.public_url + INBOUND_PATH)
         self._base = webhooks.public_url + INBOUND_PATH
         self._work: asyncio.Task[None] | None = None
         self._answered = asyncio.Event()
@@ -160,12 +171,15 @@ class LabCall:
         self._event("call", f"{self.from_number} -> {self.to_number}")
         try:
             async with asyncio.TaskGroup() as group:
-                line = group.create_task(self._line())
+                beside = [group.create_task(work) for work in self._beside()]
+                self._work = group.create_task(self._ring())
+                await asyncio.wait({self._work})
                 while self._plan is not None:
                     plan, self._plan = self._plan, None
                     self._work = group.create_task(self._follow(plan))
                     await asyncio.wait({self._work})
-                line.cancel()
+                for task in beside:
+                    task.cancel()
             await self._report()
         except ExceptionGroup as defect:
             self._defect = defect
@@ -174,6 +188,13 @@ class LabCall:
             self._finish("carrier", "the lab was stopped")
             self.caller.close()
             self._over.set()
+
+    def _beside(self) -> list[Coroutine[Any, Any, None]]:
+        """What goes on for as long as the call does."""
+        return [self._line()]
+
+    async def _ring(self) -> None:
+        """What comes before the first TwiML: a call that comes in rings until the TwiML answers it."""
 
     # --- the line
 
@@ -234,7 +255,9 @@ class LabCall:
         if isinstance(plan, Given):
             return plan.twiml
         self._base = plan.url
-        text = await self._webhooks.twiml(plan.method, plan.url, self.form() | plan.form)
+        form = self.form() | plan.form
+        self.asked.append((plan.method, plan.url, form))
+        text = await self._webhooks.twiml(plan.method, plan.url, form)
         self._event("webhook", f"{plan.method} {plan.url}", twiml=text, **plan.form)
         return text
 
@@ -346,7 +369,7 @@ class LabCall:
             "CallStatus": self.status,
             "Called": self.to_number,
             "Caller": self.from_number,
-            "Direction": "inbound",
+            "Direction": self.direction,
             "From": self.from_number,
             "To": self.to_number,
         }
@@ -365,7 +388,7 @@ class LabCall:
             return False
         self.ended_by = by
         self.ended_at = datetime.now(UTC)
-        if self.status in ("ringing", "in-progress"):
+        if self.status in ("queued", "ringing", "in-progress"):
             self.status = "completed" if self.answered_at or by == "bridge" else "canceled"
             if by == "caller" and self.answered_at is None:
                 self.status = "no-answer"
@@ -374,17 +397,26 @@ class LabCall:
 
     async def _report(self) -> None:
         """The status callback of an ended call."""
+        await self._notify(self._webhooks.public_url + STATUS_PATH, self._progress(self.status, 0))
+        self._event("ended", f"{self.status}, {self.seconds:.1f} s", by=self.ended_by)
+
+    def _progress(self, status: str, number: int) -> dict[str, str]:
+        """The form of a status callback."""
         form = self.form() | {
+            "CallStatus": status,
             "CallbackSource": "call-progress-events",
-            "CallDuration": str(round(self.seconds)),
-            "SequenceNumber": "0",
+            "SequenceNumber": str(number),
             "Timestamp": datetime.now(UTC).strftime("%a, %d %b %Y %H:%M:%S +0000"),
         }
+        return form | ({"CallDuration": str(round(self.seconds))} if self.over else {})
+
+    async def _notify(self, url: str, form: dict[str, str]) -> None:
+        self.asked.append(("POST", url, form))
+        self._event("status", form.get("CallStatus") or form["AnsweredBy"], url=url)
         try:
-            await self._webhooks.notify(self._webhooks.public_url + STATUS_PATH, form)
+            await self._webhooks.notify(url, form)
         except verbs.CarrierFault as fault:
             self._event("error", str(fault), code=fault.code)
-        self._event("ended", f"{self.status}, {self.seconds:.1f} s", by=self.ended_by)
 
     def _event(self, kind: Kind, detail: str = "", **data: object) -> None:
         self._log.add(kind, detail, call_sid=self.sid, **data)

@@ -12,8 +12,10 @@ import aiohttp
 from aiohttp import web
 
 from stayline.lab.call import Behaviour, DialOutcome, LabCall
+from stayline.lab.callee import Callee
 from stayline.lab.events import EventLog, LabEvent
 from stayline.lab.line import Caller, Listener
+from stayline.lab.outbound import Order, OutboundCall
 from stayline.lab.rest import Fault, RestApi, RestRequest
 from stayline.lab.webhooks import Webhooks
 
@@ -56,9 +58,10 @@ class LabCarrier:
         self.calls: dict[str, LabCall] = {}
         self.log = EventLog(on_event)
         self.behaviour = behaviour or Behaviour()
+        self.on_order: Callable[[OutboundCall], object] | None = None  #: told of each call that is placed by REST
         self._auth_token = auth_token
         self._public_url = public_url
-        self._rest = RestApi(account_sid, auth_token, self.calls, self.log)
+        self._rest = RestApi(account_sid, auth_token, self.calls, self.log, self._place_order)
         self._rest_address = (rest_host, rest_port)
         self._rest_runner: web.AppRunner | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -114,6 +117,11 @@ class LabCarrier:
         return self.behaviour.dials
 
     @property
+    def callees(self) -> dict[str, Callee]:
+        """Who takes the calls that are placed by REST; numbers that are not named answer and listen."""
+        return self.behaviour.callees
+
+    @property
     def requests(self) -> list[RestRequest]:
         """The REST requests that came."""
         return self._rest.requests
@@ -129,19 +137,40 @@ class LabCarrier:
         Args:
             caller: who speaks and hears; default: somebody who listens and says nothing.
         """
-        if self._webhooks is None:
-            raise RuntimeError("the carrier is not running; use `async with`")
         call = LabCall(
             account_sid=self.account_sid,
             from_number=from_number,
             to_number=to_number,
             caller=caller or Listener(),
-            webhooks=self._webhooks,
+            webhooks=self._running,
             behaviour=self.behaviour,
             log=self.log,
         )
+        self._begin(call)
+        return call
+
+    def _place_order(self, order: Order) -> OutboundCall:
+        call = OutboundCall(
+            order,
+            self.callees.get(order.to_number, Callee()),
+            account_sid=self.account_sid,
+            webhooks=self._running,
+            behaviour=self.behaviour,
+            log=self.log,
+        )
+        self._begin(call)
+        if self.on_order is not None:
+            self.on_order(call)
+        return call
+
+    @property
+    def _running(self) -> Webhooks:
+        if self._webhooks is None:
+            raise RuntimeError("the carrier is not running; use `async with`")
+        return self._webhooks
+
+    def _begin(self, call: LabCall) -> None:
         self.calls[call.sid] = call
         task = asyncio.create_task(call.run(), name=f"lab call {call.sid}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return call

@@ -13,6 +13,7 @@ Kind = Literal[
     "call",  # the caller dials
     "webhook",  # the bridge answered a webhook
     "twiml",  # a verb is carried out
+    "status",  # the bridge was told how the call stands
     "answered",
     "stream_opened",
     "stream_refused",

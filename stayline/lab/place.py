@@ -1,14 +1,15 @@
-"""Place one call with a scripted caller, from the first ring to the last measurement."""
+"""One call with a scripted caller, who rings or is rung, from the first ring to the last measurement."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from stayline.errors import ConfigError
 from stayline.lab.call import Behaviour, EndedBy, LabCall
+from stayline.lab.callee import Callee
 from stayline.lab.caller import CallerEvent, ScriptedCaller, Utterance
 from stayline.lab.carrier import LabCarrier
 from stayline.lab.events import LabEvent
@@ -83,7 +84,7 @@ async def place_call(
         behaviour=behaviour,
         on_event=on_event,
     )
-    chosen = _steps(steps, say, wav)
+    chosen = choose_steps(steps, say, wav)
     async with carrier:
         return await call_with_script(
             carrier,
@@ -110,7 +111,47 @@ async def call_with_script(
     prepared = await prepare(steps, voice=voice)
     caller = ScriptedCaller(prepared, recording=StereoRecording(recording) if recording else None)
     call = await carrier.place_call(from_number, to_number, caller=caller)
+    return await _see_out(carrier, call, caller, recording, max_seconds)
 
+
+async def answer_with_script(
+    carrier: LabCarrier,
+    number: str,
+    steps: Sequence[Step],
+    place: Callable[[], Awaitable[object]],
+    *,
+    voice: str = "en-US",
+    recording: Path | None = None,
+    max_seconds: float = 120.0,
+    patience: float = 30.0,
+) -> LabResult:
+    """Take a call that somebody else places, by REST: whoever is called follows the script.
+
+    Args:
+        place: has the call placed.
+        patience: seconds until the carrier must have been asked to dial.
+    Raises:
+        TimeoutError: nobody asked the carrier to dial the number.
+    """
+    prepared = await prepare(steps, voice=voice)
+    caller = ScriptedCaller(prepared, recording=StereoRecording(recording) if recording else None)
+    ordered: asyncio.Future[LabCall] = asyncio.get_running_loop().create_future()
+
+    def take(call: LabCall) -> None:
+        if call.to_number == number and not ordered.done():
+            ordered.set_result(call)
+
+    carrier.on_order = take
+    carrier.callees[number] = Callee(caller=lambda: caller, ring_seconds=1.0)
+    await place()
+    async with asyncio.timeout(patience):
+        call = await ordered
+    return await _see_out(carrier, call, caller, recording, max_seconds)
+
+
+async def _see_out(
+    carrier: LabCarrier, call: LabCall, caller: ScriptedCaller, recording: Path | None, max_seconds: float
+) -> LabResult:
     def tell(kind: CallerEvent, detail: str) -> None:
         carrier.log.add(kind, detail, call_sid=call.sid)
 
@@ -124,7 +165,12 @@ async def call_with_script(
     return _result(carrier, call, caller, recording)
 
 
-def _steps(steps: Sequence[Step], say: Sequence[str], wav: Path | None) -> tuple[Step, ...]:
+def choose_steps(steps: Sequence[Step], say: Sequence[str], wav: Path | None) -> tuple[Step, ...]:
+    """The one script that was given.
+
+    Raises:
+        ConfigError: there is more than one.
+    """
     if sum((bool(steps), bool(say), wav is not None)) > 1:
         raise ConfigError("The caller has more than one script.", fix="Give steps, texts or a WAV file.")
     if say:

@@ -198,7 +198,7 @@ async def test_a_model_that_hangs_for_one_call(stage: Scene) -> None:
 
 
 async def test_a_voice_that_dies_in_mid_utterance(stage: Scene) -> None:
-    """What was heard of it is in the record; the next utterance has a voice again."""
+    """The rest of it is spoken over another connection: nothing is missing, nothing is said twice."""
     async with healthy_call(stage) as healthy:
         stage.elevenlabs.misbehave(disconnect(after=8))  # messages: the greeting has three or four
         unlucky = await stage.greeted()
@@ -210,8 +210,7 @@ async def test_a_voice_that_dies_in_mid_utterance(stage: Scene) -> None:
         await unlucky.leaves()
         events = await stage.home.over(unlucky.sid)
     cut = next(e for e in events if isinstance(e, AgentTurn) and e.source == "reply")
-    assert LONG.startswith(cut.text)
-    assert len(cut.text) < len(LONG)
+    assert cut.text == LONG.strip()
     assert said(events)[-1] == "You said: are you better"
     assert ("tts", "elevenlabs") in errors(events)
 

@@ -33,10 +33,14 @@ from stayline.messages import (
     CallStart,
     CarrierStatus,
     CloseSession,
+    Dial,
+    ExtendCall,
     Grant,
     HangUp,
     NextStep,
     OpenSession,
+    PlaceCall,
+    Placed,
     Record,
     Redirect,
     RunTool,
@@ -44,7 +48,7 @@ from stayline.messages import (
     Step,
 )
 from stayline.models import ToolCall, ToolOutcome
-from stayline.names import bridge_task_queue, call_workflow_id
+from stayline.names import OUTBOUND_PREFIX, bridge_task_queue, call_workflow_id
 from stayline.timeline import (
     AgentTurn,
     CallRecord,
@@ -59,6 +63,7 @@ from workflows.call import CallWorkflow
 
 T = TypeVar("T")
 
+LEG = "CA1"  # the carrier's id of a call that is placed
 TIMEOUT = 20.0  # seconds; a test that waits longer has failed
 
 
@@ -90,12 +95,17 @@ class Outside:
     def __init__(self) -> None:
         self.spoken: list[Speak] = []
         self.closed: list[CloseSession] = []
-        self.hung_up: list[str] = []
-        self.redirected: list[str] = []
+        self.hung_up: list[str] = []  #: ids that the carrier knows
+        self.canceled: list[str] = []  #: those among them that nobody may have answered
+        self.redirected: list[str] = []  #: to a bridge
+        self.carrier_said: list[str] = []
+        self.placed: list[PlaceCall] = []
+        self.extended: list[ExtendCall] = []
         self.saved: list[CallRecord] = []
         self.somebody_speaks = False
         self.call_is_over = False
         self.redirect_fails = False
+        self.places: Callable[[PlaceCall], Awaitable[Placed]] | None = None  #: instead of dialling leg `CA1`
 
     @activity.defn
     async def speak(self, speech: Speak) -> bool:
@@ -110,15 +120,30 @@ class Outside:
 
     @activity.defn
     async def hang_up(self, ask: HangUp) -> bool:
-        self.hung_up.append(ask.call_id)
+        self.hung_up.append(ask.carrier_call_id or ask.call_id)
+        if ask.unanswered:
+            self.canceled.append(ask.carrier_call_id)
         return True
 
     @activity.defn
     async def redirect_call(self, ask: Redirect) -> bool:
         if self.redirect_fails:
             raise ApplicationError("no bridge answers", type="NoBridge")
-        self.redirected.append(ask.call_id)
+        if ask.say:
+            self.carrier_said.append(ask.say)
+        else:
+            self.redirected.append(ask.carrier_call_id or ask.call_id)
         return not self.call_is_over
+
+    @activity.defn
+    async def place_call(self, ask: PlaceCall) -> Placed:
+        self.placed.append(ask)
+        return await self.places(ask) if self.places else Placed(carrier_call_id=LEG)
+
+    @activity.defn
+    async def extend_call(self, ask: ExtendCall) -> bool:
+        self.extended.append(ask)
+        return True
 
     @activity.defn
     async def save_call(self, record: CallRecord) -> None:
@@ -128,13 +153,22 @@ class Outside:
 class Bench:
     """One worker, one bridge queue, one call at a time."""
 
-    def __init__(self, client: Client, agent: Agent, outside: Outside, queue: str, bridge_id: str) -> None:
+    def __init__(
+        self,
+        client: Client,
+        agent: Agent,
+        outside: Outside,
+        queue: str,
+        bridge_id: str,
+        dial: Dial | None = None,
+    ) -> None:
         self.client = client
         self.agent = agent
         self.outside = outside
         self.queue = queue
         self.bridge_id = bridge_id
-        self.call_id = f"CA{uuid.uuid4().hex}"
+        self.dial = dial
+        self.call_id = (OUTBOUND_PREFIX if dial else "CA") + uuid.uuid4().hex
         self.handle: WorkflowHandle[CallWorkflow, CallResult] = client.get_workflow_handle_for(
             CallWorkflow.run, call_workflow_id(self.call_id)
         )
@@ -145,6 +179,7 @@ class Bench:
             call_id=self.call_id,
             from_number="+15550001111",
             to_number="+15550002222",
+            direction="outbound" if self.dial else "inbound",
             started_at=datetime.now(UTC),
             agent=self.agent.name,
         )
@@ -153,6 +188,7 @@ class Bench:
             "agent": self.agent.spec(),
             "has_policy": self.agent.policy is not None,
             "public_url": "http://bridge.test",
+            "outbound": self.dial,
             **fields,
         }
         return CallStart(**values)
@@ -200,8 +236,14 @@ class Bench:
         closed = SessionClosed(at=datetime.now(UTC), session=session, reason=reason)
         await self.record(closed, session=session)
 
-    async def carrier(self, status: Any) -> None:
-        await self.handle.signal("carrier_status", CarrierStatus(status=status))
+    async def carrier(self, status: Any, **fields: Any) -> None:
+        await self.handle.signal("carrier_status", CarrierStatus(status=status, **fields))
+
+    async def answered(self, token: str = "t1", leg: str = LEG) -> Admission:
+        """The voice webhook of a call that we placed."""
+        ask = Admit(token_sha256=token, bridge_id=self.bridge_id, carrier_call_id=leg)
+        id = uuid.uuid4().hex
+        return await again(lambda: self.handle.execute_update(CallWorkflow.admit, ask, id=id))
 
     async def next_step(self, token: str = "next", **fields: Any) -> Step:
         ask = NextStep(token_sha256=token, bridge_id=self.bridge_id, **fields)
@@ -267,9 +309,14 @@ async def again(ask: Callable[[], Awaitable[T]]) -> T:
 
 @asynccontextmanager
 async def bench(
-    client: Client, agent: Agent, *, worker: dict[str, Any] | None = None, bridge: bool = True
+    client: Client,
+    agent: Agent,
+    *,
+    worker: dict[str, Any] | None = None,
+    bridge: bool = True,
+    dial: Dial | None = None,
 ) -> AsyncIterator[Bench]:
-    """A worker for calls to this agent, and a bridge's worker unless there is to be none."""
+    """A worker for calls to this agent, and a bridge's worker unless there is to be none. `dial`: we place it."""
     outside = Outside()
     queue, bridge_id = f"calls-{uuid.uuid4().hex}", uuid.uuid4().hex[:8]
     throttle = timedelta(milliseconds=200)
@@ -282,8 +329,10 @@ async def bench(
                 activities=[
                     ToolActivities({agent.name: agent}).run,
                     PolicyActivities({agent.name: agent}).screen_call,
+                    outside.place_call,
                     outside.hang_up,
                     outside.redirect_call,
+                    outside.extend_call,
                     outside.save_call,
                 ],
                 max_heartbeat_throttle_interval=throttle,
@@ -294,7 +343,7 @@ async def bench(
         )
         if bridge:
             await stack.enter_async_context(bridge_worker(client, bridge_id, outside))
-        yield Bench(client, agent, outside, queue, bridge_id)
+        yield Bench(client, agent, outside, queue, bridge_id, dial)
 
 
 def bridge_worker(client: Client, bridge_id: str, outside: Outside) -> Worker:

@@ -1,4 +1,4 @@
-"""Records the histories that `test_replay.py` replays: `python -m tests.workflows.record_histories`.
+"""Records the histories that `test_replay.py` replays: `python -m tests.workflows.record_histories [NAME …]`.
 
 Run it when a new kind of call should be guarded, never to make a failing replay pass: a call in progress during a
 deploy would fail in the same way.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 import sysconfig
 from datetime import timedelta
 from pathlib import Path
@@ -19,9 +20,10 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 
 from stayline import CallInfo, RejectCall
+from stayline.messages import Dial
 from stayline.names import SEARCH_ATTRIBUTES
 from tests.conftest import DEV_SERVER_FLAGS
-from tests.workflows.bench import agent, bench, said, until, user
+from tests.workflows.bench import LEG, agent, bench, said, until, user
 from tests.workflows.test_lost_bridge import LivingBridge, lease, worker
 from tests.workflows.test_tools import desk as tool_desk
 
@@ -116,6 +118,54 @@ async def lost_bridge(client: Client) -> None:
         await call.result()
 
 
+async def outbound_call(client: Client) -> None:
+    """Dialled, rung, answered by a machine, moved to another bridge, transferred, ended; its leg dialled twice."""
+    async with bench(client, agent(), dial=Dial(ring_timeout=20, machine_detection=True)) as call:
+        await call.start()
+        await call.event("call_dialled")
+        await call.carrier("initiated", carrier_call_id=LEG)
+        await call.carrier("ringing", carrier_call_id=LEG)
+        await call.carrier("ringing", carrier_call_id="CA2")
+
+        async def hung_up() -> bool:
+            return call.outside.hung_up == ["CA2"]
+
+        await until(hung_up)
+        await call.answered()
+        await call.open()
+        await call.carrier("in-progress", carrier_call_id=LEG, answered_by="machine_start")
+        await call.record(said("Hello, how can I help?"), user("Who is this?"))
+        await call.handle.signal("bridge_lost", call.bridge_id)
+
+        async def fetched() -> bool:
+            return call.outside.redirected == [LEG]
+
+        await until(fetched)
+        await call.next_step("t2", carrier_call_id=LEG)
+        await call.open("t2")
+        await call.handle.signal("transfer", "+15551234567")
+
+        async def announced() -> bool:
+            return bool(call.outside.closed)
+
+        await until(announced)
+        await call.stream_ends("closed", session=2)
+        await call.next_step("t3", carrier_call_id=LEG)
+        await call.next_step("t4", dial_status="busy", carrier_call_id=LEG)
+        await call.open("t4")
+        await call.handle.signal("end", {"by": "bridge", "why": "no voice", "by_carrier": True})
+
+        async def closed() -> bool:
+            return len(call.outside.closed) == 2
+
+        await until(closed)
+        await call.stream_ends("closed", session=3)
+        await call.next_step("t5", carrier_call_id=LEG)
+        await call.carrier("completed", carrier_call_id=LEG)
+        await call.result()
+        await write("outbound_call", call.handle)
+
+
 async def main() -> None:
     HISTORIES.mkdir(exist_ok=True)
     async with await WorkflowEnvironment.start_local(
@@ -127,8 +177,9 @@ async def main() -> None:
         dev_server_startup_timeout=timedelta(seconds=60),
         search_attributes=[SearchAttributeKey.for_keyword(name) for name in SEARCH_ATTRIBUTES],
     ) as environment:
-        for record in (eventful_call, rejected_call, continued_call, lost_bridge):
-            await record(environment.client)
+        for record in (eventful_call, rejected_call, continued_call, lost_bridge, outbound_call):
+            if not sys.argv[1:] or record.__name__ in sys.argv[1:]:
+                await record(environment.client)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ HISTORIES = sorted((Path(__file__).parents[1] / "histories").glob("*.json"))
 
 
 def test_there_are_histories() -> None:
-    assert len(HISTORIES) >= 5
+    assert len(HISTORIES) >= 6
 
 
 @pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)

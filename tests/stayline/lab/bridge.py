@@ -81,15 +81,18 @@ class Bridge:
             NEXT_PATH: [twiml.hang_up()],
         }
         self.forms: list[tuple[str, dict[str, str]]] = []
+        self.queries: list[dict[str, str]] = []  #: of the same requests
         self.headers: list[dict[str, str]] = []
         self.starts: list[Start] = []
         self.on_stream: Callable[[Socket], Awaitable[None]] = self.hold
         self.content_type = "text/xml"
+        self.healthy = True
         self.failures: list[BaseException] = []
 
     async def __aenter__(self) -> Self:
         app = web.Application()
         app.router.add_route("*", STREAM_PATH, self._stream)
+        app.router.add_get("/health", self._health)
         app.router.add_route("*", "/{path:.*}", self._webhook)
         self._runner = web.AppRunner(app, shutdown_timeout=0.5)
         await self._runner.setup()
@@ -118,6 +121,9 @@ class Bridge:
         """The default stream: listens to the end."""
         await socket.until(twilio_stream.Stop)
 
+    async def _health(self, request: web.Request) -> web.Response:
+        return web.Response(status=200 if self.healthy else 503)
+
     async def _webhook(self, request: web.Request) -> web.Response:
         form = await request.post()
         url = self.public_url + str(request.rel_url)
@@ -125,6 +131,7 @@ class Bridge:
             return web.Response(status=403)
         values = {name: str(value) for name, value in (form or request.query).items()}
         self.forms.append((request.path, values))
+        self.queries.append(dict(request.query))
         self.headers.append(dict(request.headers))
         if request.path == STATUS_PATH:
             return web.Response(status=204)

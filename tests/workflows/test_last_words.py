@@ -1,0 +1,165 @@
+"""The bridge has no voice left: the carrier says the last words, and only then the call is hung up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from temporalio.client import Client
+from temporalio.testing import WorkflowEnvironment
+
+from stayline.messages import Dial, EndCall
+from tests.workflows.bench import LEG, Bench, agent, bench, until
+
+SORRY = "Sorry, I'm having trouble right now."
+VOICELESS = EndCall(by="bridge", why="no voice works", say=SORRY, by_carrier=True)
+
+
+async def closed(call: Bench) -> None:
+    async def asked() -> bool:
+        return bool(call.outside.closed)
+
+    await until(asked)
+
+
+async def carrier_said(call: Bench, words: str) -> None:
+    """Wait until the carrier was made to say it, by REST."""
+
+    async def told() -> bool:
+        return call.outside.carrier_said == [words]
+
+    await until(told)
+
+
+async def test_the_carrier_asks_and_is_told(client: Client) -> None:
+    async with bench(client, agent()) as call:
+        await call.begin()
+        await call.handle.signal("end", VOICELESS)
+        await closed(call)
+        await call.stream_ends("closed")
+        step = await call.next_step()
+        assert (step.action, step.say) == ("hangup", SORRY)
+        # It did not get the answer and asks again: still no silence.
+        assert (await call.next_step("n2")).say == SORRY
+        await call.carrier("completed")
+        assert (await call.result()).outcome == "completed"
+        assert [c.say for c in call.outside.closed] == [""]
+        assert call.outside.hung_up == []
+        assert call.outside.carrier_said == []
+
+
+async def test_the_carrier_does_not_ask_and_is_told_by_rest(client: Client) -> None:
+    async with bench(client, agent()) as call:
+        await call.begin()
+        await call.handle.signal("end", VOICELESS)
+        await call.stream_ends("closed")
+
+        await carrier_said(call, SORRY)
+        await call.carrier("completed")
+        await call.result()
+        assert call.outside.hung_up == []
+
+
+async def test_the_bridge_dies_over_it(client: Client) -> None:
+    """The stream cannot even be closed: the carrier takes the caller off it."""
+    async with bench(client, agent(), bridge=False) as call:
+        await call.admit()
+        await call.open(bridge_id="dead")
+        await call.handle.signal("end", VOICELESS)
+        await call.handle.signal("bridge_lost", "dead")
+
+        await carrier_said(call, SORRY)
+        await call.carrier("completed")
+        assert (await call.result()).outcome == "completed"
+
+
+async def test_nobody_waits_for_ever(time_skipping_env: WorkflowEnvironment) -> None:
+    async with bench(time_skipping_env.client, agent()) as call:
+        await call.start()
+        await call.begin()
+        await call.handle.signal("end", VOICELESS)
+        assert (await call.result()).outcome == "completed"
+        assert call.outside.carrier_said == [SORRY]
+        assert call.outside.hung_up == [call.call_id]
+
+
+async def test_the_caller_leaves_meanwhile(client: Client) -> None:
+    async with bench(client, agent()) as call:
+        await call.begin()
+        await call.handle.signal("end", VOICELESS)
+        await call.hang_up()
+        assert (await call.result()).outcome == "completed"
+        assert call.outside.carrier_said == []
+        assert call.outside.hung_up == []
+
+
+async def test_nothing_to_say(client: Client) -> None:
+    async with bench(client, agent()) as call:
+        await call.begin()
+        await call.handle.signal("end", {"say": "", "by_carrier": True})
+
+        async def hung_up() -> Any:
+            return call.outside.hung_up
+
+        await until(hung_up)
+        await call.hang_up()
+        await call.result()
+        assert call.outside.carrier_said == []
+
+
+async def test_of_a_call_that_we_placed(client: Client) -> None:
+    async with bench(client, agent(), dial=Dial()) as call:
+        await call.start()
+        await call.event("call_dialled")
+        await call.answered()
+        await call.open()
+        await call.handle.signal("end", VOICELESS)
+        await closed(call)
+        await call.stream_ends("closed")
+        step = await call.next_step(carrier_call_id=LEG)
+        assert (step.action, step.say) == ("hangup", SORRY)
+        await call.carrier("completed", carrier_call_id=LEG)
+        await call.result()
+        assert call.outside.hung_up == []
+
+
+# --- a goodbye that the bridge should have said ------------------------------------------------------------
+
+
+async def test_the_bridge_dies_while_it_should_say_goodbye(client: Client) -> None:
+    async with bench(client, agent()) as call:
+        await call.admit()
+        await call.open(bridge_id="dead")
+        await call.handle.signal("end")
+        await call.handle.signal("bridge_lost", "dead")
+        await carrier_said(call, "Goodbye.")
+        await call.carrier("completed")
+        assert (await call.result()).outcome == "completed"
+        assert call.outside.hung_up == []
+
+
+async def test_ended_while_the_caller_is_fetched_back(client: Client) -> None:
+    async with bench(client, agent()) as call:
+        await call.begin()
+        await call.stream_ends("lost")
+        await call.handle.signal("end", "We call you back.")
+        await carrier_said(call, "We call you back.")
+        await call.carrier("completed")
+        assert (await call.result()).outcome == "completed"
+
+
+async def test_people_who_talk_to_each_other_hear_no_goodbye(client: Client) -> None:
+    async with bench(client, agent()) as call:
+        await call.begin()
+        await call.handle.signal("transfer", "+15551234567")
+        await closed(call)
+        await call.stream_ends("closed")
+        assert (await call.next_step()).action == "dial"
+        await call.handle.signal("end")
+
+        async def hung_up() -> bool:
+            return call.outside.hung_up == [call.call_id]
+
+        await until(hung_up)
+        await call.carrier("completed")
+        assert (await call.result()).outcome == "completed"
+        assert call.outside.carrier_said == []
