@@ -1,6 +1,6 @@
 # The only list of commands. `make demo` and `make test` need nothing but Python 3.11 or newer.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lock
+.PHONY: help setup demo test check conformance format lock
 
 bin := .venv/bin
 
@@ -21,6 +21,10 @@ check: setup     ## format, lint, types, import rules
 	@$(bin)/ruff check .
 	@$(bin)/mypy
 	@$(bin)/lint-imports
+
+conformance: setup ## put every provider to its suite, and write docs/conformance.md
+	@$(bin)/pytest -q -n auto tests/conformance --deselect tests/conformance/test_table.py
+	@$(bin)/python -m tests.conformance.table
 
 format: setup    ## put the code in order
 	@$(bin)/ruff check --fix .
