@@ -28,6 +28,7 @@ from stayline.worker import build_worker
 from tests.fakes.deepgram import FakeDeepgram
 from tests.fakes.elevenlabs import FakeElevenLabs
 from tests.fakes.openai import FakeOpenAI
+from tests.fakes.openai_speech import OpenAIVoice
 from tests.whole_call.puppet import Puppet
 
 ACCOUNT = "AC" + "0" * 32
@@ -132,12 +133,18 @@ async def house(
 async def vendors(
     monkeypatch: Any, hears: Sequence[str], reply: Any, *, ms_per_char: float = 60
 ) -> AsyncIterator[tuple[Any, Any, Any]]:
-    """Deepgram, OpenAI and ElevenLabs as fakes, with their origins and keys in the environment."""
+    """Deepgram, OpenAI and ElevenLabs as fakes, with their origins and keys in the environment.
+
+    Whichever of them listens hears the same script.
+    """
+    speech = OpenAIVoice(ms_per_char=ms_per_char)
     async with (
-        FakeDeepgram(hears=hears, ms_per_char=ms_per_char) as deepgram,
-        FakeOpenAI(reply) as openai,
+        FakeDeepgram(ms_per_char=ms_per_char) as deepgram,
+        FakeOpenAI(reply, speech=speech.endpoint, realtime=speech.session) as openai,
         FakeElevenLabs(ms_per_char=ms_per_char) as elevenlabs,
     ):
+        openai.hears += hears
+        deepgram.script = elevenlabs.scribe.script = openai.hears
         for name, fake, key in (
             ("DEEPGRAM", deepgram, deepgram.api_key),
             ("OPENAI", openai, openai.key),

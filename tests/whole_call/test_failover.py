@@ -63,7 +63,6 @@ async def town(client: Client, folder: Path, **settings: Any) -> AsyncIterator[t
             patch.setenv("ANTHROPIC_BASE_URL", model.url)
             patch.setenv("ANTHROPIC_API_KEY", model.key)
             async with scene(client, folder, agent, reply=openai) as stage:
-                stage.deepgram.script = stage.openai.hears  # whichever of them listens hears the same
                 yield stage, model
 
 

@@ -330,6 +330,27 @@ async def test_a_connection_lost_in_mid_sentence(client: Client, tmp_path: Path,
     assert [(e.where, e.provider) for e in events if isinstance(e, CallError)] == [("realtime", ref.split("/")[0])]
 
 
+async def test_a_connection_whose_time_is_up_is_renewed_unnoticed(client: Client, tmp_path: Path) -> None:
+    async with stage(client, tmp_path, GOOGLE) as scene:
+        caller = await scene.greeted()
+        await caller.asks("my name is Ann")
+        heard = caller.heard_ms
+        await scene.google.fake.connections[-1].go_away(30)
+        await scene.home.until(caller.sid, "provider_changed")
+        assert caller.heard_ms == heard
+        await caller.asks("are you there")
+        await caller.leaves()
+        events = await scene.home.over(caller.sid)
+        memory = scene.google.memory()
+    assert [(e.role, e.provider, e.why) for e in events if isinstance(e, ProviderChanged)] == [
+        ("realtime", GOOGLE, "renewed")
+    ]
+    assert "handle" in scene.google.fake.connections[1].setup["sessionResumption"]
+    assert memory.count("my name is Ann") == 1
+    assert [text for who, text in turns(events) if who == "caller"] == ["my name is Ann", "are you there"]
+    assert [e for e in events if isinstance(e, CallError)] == []
+
+
 async def test_a_vendor_that_is_lost_is_replaced_by_the_next(client: Client, tmp_path: Path) -> None:
     async with stage(client, tmp_path, OPENAI, GOOGLE) as scene:
         caller = await scene.greeted()
