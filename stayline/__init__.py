@@ -12,7 +12,8 @@ from stayline.agent import Agent
 from stayline.errors import ConfigError, ProviderError, RejectCall, StaylineError, ToolError
 from stayline.models import CallInfo, TurnTaking
 from stayline.registry import ProviderPlugin, register_provider
-from stayline.tools import Tool, ToolContext, ToolDefinition, tool
+from stayline.tool_definition import ToolDefinition
+from stayline.tools import Tool, ToolContext, tool
 
 if TYPE_CHECKING:
     from stayline.gateway import (

@@ -18,7 +18,8 @@ from stayline.catalog import Role
 from stayline.errors import ConfigError, RejectCall
 from stayline.models import AgentSpec, CallInfo, InterruptionMode, Mode, TurnTaking
 from stayline.suggest import closest
-from stayline.tools import Policy, Tool, ToolDefinition, ToolHandler, bind_tools
+from stayline.tool_definition import ToolDefinition, ToolHandler, bind_tools
+from stayline.tools import Policy, Tool
 
 Provider = str | object
 """Who serves a role: "provider/model", or an implementation of one's own (see `stayline.providers`)."""

@@ -79,6 +79,7 @@ RETIRED: Final[dict[str, Retired]] = {
         "google/gemini-live-2.5-flash-preview",
     ),
     **_all(None, "scribe_v2", "elevenlabs/scribe_v1"),
+    **_all(None, "scribe_v2_realtime", "elevenlabs/scribe"),  # as the guide writes it; no model has just this name
     **_all(None, "eleven_flash_v2_5", "elevenlabs/eleven_turbo_v2_5"),
 }
 """By "provider/model"."""

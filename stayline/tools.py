@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import inspect
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import UnionType
 from typing import Annotated, Any, Protocol, Union, get_args, get_origin, get_type_hints, overload
@@ -19,7 +18,6 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
 from stayline.errors import ConfigError, ToolError
 from stayline.models import CallInfo, ToolSpec
-from stayline.suggest import closest
 
 BUILTIN_TOOLS = frozenset({"end_call", "transfer_call"})
 """Names that Stayline gives to the model itself; a user's tool cannot take them."""
@@ -78,7 +76,7 @@ class Tool:
         return TypeAdapter(Any).dump_python(result, mode="json")
 
 
-def _wrong_arguments(tool_name: str, faults: Sequence[str]) -> ToolError:
+def wrong_arguments(tool_name: str, faults: Sequence[str]) -> ToolError:
     return ToolError(f"Wrong arguments for {tool_name}: {'; '.join(faults)}")
 
 
@@ -135,7 +133,7 @@ def tool(
     def decorate(function: Callable[..., Any]) -> Tool:
         tool_name = name or function.__name__
         arguments, injected = _arguments_of(function, tool_name)
-        spec = _spec(
+        spec = tool_spec(
             name=tool_name,
             description=inspect.cleandoc(function.__doc__ or tool_name.replace("_", " ")),
             parameters=_schema_of(arguments),
@@ -154,7 +152,7 @@ def tool(
     return decorate if function is None else decorate(function)
 
 
-def _spec(
+def tool_spec(
     *,
     name: str,
     description: str,
@@ -213,7 +211,7 @@ def _spec(
     )
 
 
-# --- tools from a function's signature -------------------------------------------------------------------
+# --- arguments -------------------------------------------------------------------------------------------
 
 
 def _reader(tool_name: str, model: type[BaseModel], injected: Mapping[str, type]) -> ReadArguments:
@@ -224,7 +222,7 @@ def _reader(tool_name: str, model: type[BaseModel], injected: Mapping[str, type]
             values = model.model_validate(arguments)
         except ValidationError as error:
             faults = [f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors()]
-            raise _wrong_arguments(tool_name, faults) from error
+            raise wrong_arguments(tool_name, faults) from error
         kwargs = {str(field.alias): getattr(values, name) for name, field in type(values).model_fields.items()}
         for name, kind in injected.items():
             kwargs[name] = context if kind is ToolContext else context.call
@@ -292,151 +290,6 @@ def _schema_of(arguments: type[BaseModel]) -> dict[str, Any]:
         value.pop("title", None)
     schema.setdefault("properties", {})
     return schema
-
-
-# --- tools from a JSON Schema ----------------------------------------------------------------------------
-
-ToolHandler = Callable[..., Any]
-"""What carries out a `ToolDefinition`: takes the arguments as a dict, and the `ToolContext` if it has a second
-parameter. Plain or async; returns anything that is JSON."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class ToolDefinition:
-    """A tool as data: what the model is told, beside a handler that is given apart (`tool_handlers`).
-
-    Attributes:
-        parameters: JSON Schema (2020-12) of the arguments, an object. Arguments are checked against it before
-            the handler runs.
-        retries, attempt_timeout, ...: as `stayline.tool`'s.
-    """
-
-    name: str
-    description: str
-    parameters: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"type": "object", "properties": {}})
-    retries: int = 2
-    attempt_timeout: float = 30.0
-    total_timeout: float = 300.0
-    heartbeat_timeout: float | None = None
-    backoff: float = 1.0
-    filler: str | None = None
-    needs_approval: bool = False
-    approval_timeout: float = 120.0
-    background: bool = False
-
-    def tool(self, handler: ToolHandler) -> Tool:
-        """The definition and what carries it out.
-
-        Raises:
-            ConfigError: the schema is none of an object's, the handler takes something else, or a limit is wrong.
-        """
-        parameters = _checked_schema(self.name, dict(self.parameters))
-        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "parameters"}
-        spec = _spec(**given, parameters=parameters)
-        return Tool(_by_keyword(self.name, handler), spec, _schema_reader(self.name, parameters))
-
-
-def bind_tools(
-    tools: Sequence[Tool | ToolDefinition], handlers: Mapping[str, ToolHandler] | None = None
-) -> list[Tool]:
-    """Bring definitions and handlers together; decorated tools need none.
-
-    Raises:
-        ConfigError: a definition has no handler, a handler no definition, or two tools have one name.
-    """
-    handlers = dict(handlers or {})
-    bound: dict[str, Tool] = {}
-    for item in tools:
-        if isinstance(item, ToolDefinition):
-            if item.name in bound:
-                raise _twice(item.name)
-            if item.name not in handlers:
-                raise ConfigError(
-                    f"Tool {item.name!r} has no handler.", fix=f"Give tool_handlers={{{item.name!r}: …}}."
-                )
-            item = item.tool(handlers.pop(item.name))
-        elif not isinstance(item, Tool):
-            raise ConfigError(
-                f"{getattr(item, '__name__', item)!r} is not a tool.",
-                fix="Decorate the function with @tool. A ToolDefinition will do too.",
-            )
-        if item.spec.name in bound:
-            raise _twice(item.spec.name)
-        bound[item.spec.name] = item
-    for name in handlers:
-        defined = [item.name for item in tools if isinstance(item, ToolDefinition)]
-        fix = "A decorated tool carries itself out." if name in bound else closest(name, defined)
-        if not defined and name not in bound:
-            fix = "Give its ToolDefinition among the tools."
-        raise ConfigError(f"The tool handler {name!r} has no ToolDefinition.", fix=fix)
-    return list(bound.values())
-
-
-def _twice(name: str) -> ConfigError:
-    return ConfigError(f"Two tools are called {name!r}.", fix="Give one another name.")
-
-
-def _checked_schema(tool_name: str, schema: dict[str, Any]) -> dict[str, Any]:
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import SchemaError
-
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        raise ConfigError(
-            f"Tool {tool_name!r}: parameters are no JSON Schema: {error.message}.",
-            fix='E.g. {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}.',
-        ) from error
-    if schema.get("type") != "object":
-        raise ConfigError(
-            f"Tool {tool_name!r}: parameters describe no object.", fix='Write {"type": "object", "properties": …}.'
-        )
-    unknown = set(schema.get("required", ())) - set(schema.get("properties", {}))
-    if unknown and schema.get("additionalProperties") is False:
-        raise ConfigError(f"Tool {tool_name!r}: {min(unknown)!r} is required but not among the properties.")
-    return {**schema, "properties": schema.get("properties", {})}
-
-
-def _schema_reader(tool_name: str, schema: dict[str, Any]) -> ReadArguments:
-    from jsonschema import Draft202012Validator
-
-    validator = Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
-
-    def read(arguments: dict[str, Any], context: ToolContext) -> dict[str, Any]:
-        faults = [
-            f"{'.'.join(map(str, error.absolute_path)) or 'arguments'}: {error.message}"
-            for error in validator.iter_errors(arguments)
-        ]
-        if faults:
-            raise _wrong_arguments(tool_name, faults)
-        return {"arguments": arguments, "context": context}
-
-    return read
-
-
-def _by_keyword(tool_name: str, handler: ToolHandler) -> Callable[..., Any]:
-    """The handler behind the two keywords that every definition's tool is called with."""
-    try:
-        parameters = list(inspect.signature(handler).parameters.values())
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"Tool {tool_name!r}: its handler cannot be called.") from error
-    plain = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    needed = [p for p in plain if p.default is p.empty]
-    keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
-    if not plain or len(needed) > 2 or keywords:
-        raise ConfigError(
-            f"Tool {tool_name!r}: its handler takes something else than the arguments.",
-            fix="Write `async def handler(arguments: dict)` or `handler(arguments, context)`.",
-        )
-    with_context = len(needed) == 2 or (len(plain) > 1 and re.fullmatch("context|ctx", plain[1].name) is not None)
-
-    async def run_async(arguments: dict[str, Any], context: ToolContext) -> Any:
-        return await (handler(arguments, context) if with_context else handler(arguments))
-
-    def run(arguments: dict[str, Any], context: ToolContext) -> Any:
-        return handler(arguments, context) if with_context else handler(arguments)
-
-    return run_async if inspect.iscoroutinefunction(handler) else run
 
 
 Policy = Callable[[CallInfo], Awaitable[None] | None]

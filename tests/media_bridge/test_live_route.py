@@ -165,3 +165,18 @@ async def test_a_listener_that_does_not_read_holds_up_nobody(route: Route) -> No
             await asyncio.sleep(0)
         live.close()
         assert len(await route.read()) == 3001
+
+
+async def test_a_listener_that_leaves_is_no_failure(route: Route, capsys: pytest.CaptureFixture[str]) -> None:
+    live = route.bridge.live.open(CALL, 1)
+    live.event(ev.CallerSpoke())
+    async with route.follow() as leaving:
+        assert await leaving.content.readany()
+        leaving.close()
+    for _ in range(20):
+        live.event(ev.CallerTurn("hello"))
+        live.event(ev.CallerSpoke())
+        await asyncio.sleep(0)
+    live.close()
+    assert len(await route.read()) == 43
+    assert "request_failed" not in capsys.readouterr().out
