@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from stayline.agent import Agent, load_agents
-from stayline.catalog import Role
+from stayline.catalog import ROLES, Role
 from stayline.checks import Problem, check_agent, check_settings
 from stayline.commands import probes
 from stayline.commands.probes import Finding
@@ -102,8 +102,8 @@ async def _agents(references: Sequence[str]) -> AsyncIterator[Finding]:
 
 def _providers(agent: Agent) -> list[tuple[Role, str]]:
     spec = agent.spec()
-    roles: list[tuple[Role, tuple[str, ...]]] = [("stt", spec.stt), ("llm", spec.llm), ("tts", spec.tts)]
-    return [(role, ref) for role, refs in roles for ref in refs]
+    served: dict[Role, tuple[str, ...]] = {role: getattr(spec, role) for role in ROLES}
+    return [(role, ref) for role, refs in served.items() for ref in refs]
 
 
 def _found(area: str, problem: Problem) -> Finding:

@@ -293,7 +293,7 @@ async def _database(settings: Settings) -> Finding:
 async def probe_provider(role: Role, ref: str, spec: AgentSpec) -> Finding:
     """Use a provider as a call would, up to the point where it costs something: load the engine or SDK, and open
     a connection with the key."""
-    from media_bridge.providers.base import SttProvider, TtsProvider
+    from media_bridge.providers.base import RealtimeRequest, RealtimeSession, SttStream, TtsSession
     from media_bridge.providers.loading import load_provider
 
     what = f"{role} {ref}"
@@ -304,7 +304,9 @@ async def probe_provider(role: Role, ref: str, spec: AgentSpec) -> Finding:
                 await adapter.warm()
                 connect = getattr(adapter, "connect", None)
                 if connect is not None:
-                    session: SttProvider | TtsProvider = await connect(call_id="doctor")
+                    request = RealtimeRequest("", (), (), call_id="doctor")
+                    asked = connect(request) if role == "realtime" else connect(call_id=request.call_id)
+                    session: SttStream | TtsSession | RealtimeSession = await asked
                     await session.aclose()
         finally:
             await adapter.aclose()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
+import tomllib
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 import yaml
@@ -14,13 +15,17 @@ from media_bridge.providers.offline.scenario_file import load_scenario
 from stayline.agent import Agent, load_agents
 from stayline.catalog import PROVIDERS
 from stayline.checks import check_agent
+from stayline.gateway import Gateway, GatewayConfig
 from stayline.lab.script import load_script
 from stayline.models import AgentMessage, Message, ToolOutcome, UserMessage
+from stayline.registry import PROVIDER_GROUP
 from stayline.settings import FILE, PREFIX, Settings, load_settings
+from tests.docs.execute import running
 from tests.docs.markdown import DOCUMENTS, ROOT, Block, all_blocks, blocks
 
 WITH_PYTHON = [file for file in DOCUMENTS if any(blocks(file, "python"))]
 YAML = all_blocks("yaml")
+TOML = all_blocks("toml")
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +35,7 @@ def beside_the_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     def refuse(*_: object) -> NoReturn:
         raise AssertionError("documentation must not connect to anything")
 
-    for block in (*YAML, *all_blocks("toml")):
+    for block in (*YAML, *TOML):
         if block.file_name:
             (tmp_path / block.file_name).write_text(block.text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
@@ -42,20 +47,23 @@ def beside_the_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
             monkeypatch.delenv(info.base_url_env, raising=False)
     for setting in Settings.model_fields:
         monkeypatch.delenv(PREFIX + setting.upper(), raising=False)
+    monkeypatch.setenv("TWILIO_ACCOUNT_SID", "AC" + "0" * 32)
+    monkeypatch.setenv("TWILIO_AUTH_TOKEN", "a-token-for-the-tests")
     return tmp_path
 
 
 @pytest.mark.parametrize("file", WITH_PYTHON, ids=lambda file: file.name)
 def test_python_blocks_run_in_order_and_their_agents_pass_the_checks(file: Path) -> None:
-    namespace: dict[str, Any] = {"__name__": "documentation"}
-    for block in blocks(file, "python"):
-        padded = "\n" * (block.line - 1) + block.text  # tracebacks name the line in the document
-        exec(compile(padded, str(file), "exec"), namespace)
-    agents = {name: value for name, value in namespace.items() if isinstance(value, Agent)}
-    assert agents
-    for name, agent in agents.items():
-        problems = [p for p in check_agent(agent.named(name).spec()) if p.severity == "error"]
-        assert not problems, name
+    with running(file) as page:
+        agents = {name: value for name, value in page.items() if isinstance(value, Agent)}
+        agents |= {name: value.agent for name, value in page.items() if isinstance(value, Gateway)}
+        assert agents
+        for name, agent in agents.items():
+            problems = [p for p in check_agent(agent.named(name).spec()) if p.severity == "error"]
+            assert not problems, name
+        for config in page.values():
+            if isinstance(config, GatewayConfig):
+                Gateway(config)  # refuses what would fail on a call
 
 
 def test_the_example_is_the_readmes_agent() -> None:
@@ -77,9 +85,19 @@ def test_yaml_blocks_load(block: Block, beside_the_files: Path) -> None:
         assert load_scenario(path).states
 
 
+@pytest.mark.parametrize("block", TOML, ids=str)
+def test_toml_blocks_load(block: Block) -> None:
+    assert block.file_name, "begin the block with a line `# name.toml`"
+    assert tomllib.loads(block.text)
+
+
+def test_the_entry_point_is_in_the_group_that_is_read() -> None:
+    (project,) = (block for block in TOML if block.file_name == "pyproject.toml")
+    assert list(tomllib.loads(project.text)["project"]["entry-points"]) == [PROVIDER_GROUP]
+
+
 def test_the_settings_file_loads() -> None:
-    (block,) = all_blocks("toml")
-    assert block.file_name == FILE
+    assert [block.file_name for block in TOML].count(FILE) == 1
     settings = load_settings()
     assert settings.public_url == "https://calls.example.com"
     assert settings.agents == ("my_agent:agent",)

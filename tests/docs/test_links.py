@@ -9,6 +9,8 @@ import pytest
 
 from tests.docs.markdown import DOCUMENTS, ROOT, anchors, prose
 
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+
 
 @pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: file.name)
 def test_relative_links_resolve(file: Path) -> None:
@@ -23,9 +25,9 @@ def test_relative_links_resolve(file: Path) -> None:
             assert anchor in anchors(linked), f"{file.name} links to {target}; there are {sorted(anchors(linked))}"
 
 
-@pytest.mark.parametrize("name", ["agents.md", "running.md", "design.md"])
-def test_the_readme_leads_to_every_page(name: str) -> None:
-    assert f"](docs/{name})" in (ROOT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_readme_leads_to_every_page(page: Path) -> None:
+    assert f"](docs/{page.name})" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_nothing_is_left_to_be_filled_in() -> None:

@@ -15,10 +15,13 @@ from opentelemetry.metrics import NoOpMeter
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from media_bridge.conversation import ear, kept_sound, model_link, realtime_requests, reply, voice
+from media_bridge.providers import fallback
 from media_bridge.providers.options import Options
 from stayline import names
 from stayline.agent import Agent
-from stayline.catalog import PROVIDERS, Role
+from stayline.catalog import ALIASES, PROVIDERS, ROLES
+from stayline.models import Mode
 from stayline.settings import PREFIX, Settings, TwilioCredentials
 from stayline.telemetry.instruments import Metrics
 from stayline.timeline import CallOutcome, CallStatus
@@ -83,6 +86,7 @@ def test_routes_search_attributes_and_their_values_are_those_of_the_code() -> No
         assert f"{path}`" in RUNNING
     rows = dict(re.findall(r"^\| `(Call[A-Z]\w+)` \| (.+) \|$", RUNNING, flags=re.MULTILINE))
     assert set(rows) == set(names.SEARCH_ATTRIBUTES)
+    assert plain(rows[names.SA_MODE]).split(", ") == list(get_args(Mode))
     assert plain(rows[names.SA_STATUS]).split(", ") == list(get_args(CallStatus))
     assert plain(rows[names.SA_OUTCOME]).split(", ") == list(get_args(CallOutcome))
 
@@ -94,9 +98,34 @@ def test_every_provider_is_in_the_table_with_its_roles_and_key(provider: str) ->
     assert row, provider
     *roles, key = (cell.strip() for cell in row.group(1).split("|"))
     info = PROVIDERS[provider]
-    order: tuple[Role, ...] = ("stt", "llm", "tts")
-    assert [bool(cell) for cell in roles] == [role in info.roles for role in order]
+    assert [bool(cell) for cell in roles] == [role in info.roles for role in ROLES]
     assert plain(key) == (info.key_env or "none")
+
+
+def test_the_readme_names_the_providers_of_each_role() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for role in ROLES:
+        (listed,) = re.findall(rf"`{role}`: ([^·|]+)", text)
+        named = [name.split()[0].lower() for name in listed.split(",")]
+        assert {ALIASES.get(name, name) for name in named} == {n for n, p in PROVIDERS.items() if role in p.roles}
+
+
+def test_the_times_of_failover_are_those_of_the_code() -> None:
+    text = (ROOT / "docs" / "agents.md").read_text(encoding="utf-8")
+    section = " ".join(text.partition("\n## When a provider fails")[2].partition("\n## ")[0].split())
+    for said in (
+        f"no connection in {fallback.CONNECT_TIMEOUT:g} s",
+        f"up to {ear.KEPT_MS / 1000:g} s, is heard again",
+        f"a caller who is loud for {ear.DEAF_SECONDS:g} s",
+        f"no first token in {reply.FIRST_TOKEN_TIMEOUT:g} s ({reply.TOKEN_TIMEOUT:g} s where",
+        f"no audio for {voice.AUDIO_TIMEOUT:g} s",
+        f"no session in {model_link.CONNECT_TIMEOUT:g} s",
+        f"nothing for {realtime_requests.RESPONSE_MS / 1000:g} s when asked",
+        f"up to {kept_sound.KEPT_MS / 1000:g} s of the caller's open turn",
+        f"rests for {fallback.REST:g} s",
+        f"at most {fallback.LONGEST_REST:g} s",
+    ):
+        assert said in section, said
 
 
 # --- what the code says ----------------------------------------------------------------------------------
@@ -126,6 +155,8 @@ def shown(value: Any) -> str:
     """A default as the tables write it."""
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
+    if isinstance(value, BaseModel) and value == type(value)():
+        return "–"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, timedelta):
