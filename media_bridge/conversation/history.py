@@ -5,8 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from stayline.models import AgentMessage, Message, NoteMessage, ToolCall, ToolMessage, ToolOutcome, UserMessage
+
+CUT_OFF: Final = "You were cut off in mid-sentence. Go on from there; do not repeat what you have said."
+"""What a model is told that must finish what it, or another one, has begun to say."""
 
 
 @dataclasses.dataclass(slots=True)

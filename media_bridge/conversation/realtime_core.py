@@ -19,15 +19,15 @@ from typing import Final, Literal
 from media_bridge.conversation import commands as do
 from media_bridge.conversation import events as ev
 from media_bridge.conversation.core import CLOSE_MS, KEYS_MS
-from media_bridge.conversation.history import History
+from media_bridge.conversation.history import CUT_OFF, History
+from media_bridge.conversation.realtime_floor import Floor
 from media_bridge.conversation.realtime_requests import Requests
 from media_bridge.conversation.realtime_state import INAUDIBLE, Response, Turns, Wish
-from media_bridge.conversation.realtime_tools import ToolCalls, has_ended
-from media_bridge.conversation.reply import CUT_OFF
+from media_bridge.conversation.realtime_tools import ToolCalls
 from media_bridge.conversation.words import is_listening_noise
 from media_bridge.providers.base import RealtimeProfile
 from stayline.models import AgentSpec, Message, NoteMessage, ToolCall, ToolOutcome
-from stayline.timeline import ASIDES, AgentTurn, Dtmf, Interruption, TimelineEvent
+from stayline.timeline import ASIDES, Dtmf, Interruption, TimelineEvent
 
 ANSWER_MS: Final = 4000
 """A turn that the model does not answer by itself for so long after its words is put to it."""
@@ -39,8 +39,6 @@ UNNOTICED_MS: Final = 3000
 """Speech may have begun so long ago, and the model has not told of it yet."""
 AGAIN_MS: Final = 4000
 """How long a new connection may take to notice the turn that it hears again."""
-TALK_MS: Final = 30_000
-"""A caller who speaks for so long without a word or an end is not believed to speak."""
 LAST_WORDS_MS: Final = 6000
 """How long the agent may go on with what it is saying before a goodbye; then its sentence ends."""
 
@@ -72,23 +70,18 @@ class RealtimeConversation:
         self._out: list[do.Command] = []
         self._numbers = 0
         # the model
-        self._requests = Requests()
+        self._requests = Requests(self._out)
         self._active: Response | None = None  #: being generated
         self._gave_up = False
         self._apologised = False
         self._cut = False  #: a response was cut by a lost connection
         self._listens_again = False  #: a new connection hears the caller's last sound once more
         # the floor
-        self._speech: dict[int, Response] = {}  #: by utterance: what is played or waits to be
+        self._floor = Floor(self._rules, self._out)
         self._turns = Turns(self._history, epoch)
         self._turn_end: tuple[int | None, int] | None = None  #: (speech end, decided) of what waits for an answer
-        self._caller_since: int | None = None  #: stream time since which the caller speaks
-        self._spoke_over = False  #: … and the agent was speaking then
-        self._paused = False
-        self._dropped = False  #: the caller's sound has cut the agent, and nothing was said since
-        self._yielding: set[int] = set()  #: utterances that end with their sentence
         # the rest
-        self._tools = ToolCalls(agent, messages)
+        self._tools = ToolCalls(agent, messages, self._history, self._requests)
         self._keys = ""
         self._closing = False
         self._closed = False
@@ -107,7 +100,7 @@ class RealtimeConversation:
 
     def replay_from(self, now_ms: int) -> int:
         """Stream time from which a new connection must hear the caller again."""
-        times = [t for t in (self._turns.open_since, self._caller_since) if t is not None]
+        times = [t for t in (self._turns.open_since, self._floor.caller_since) if t is not None]
         since = min(times) - RUN_UP_MS if times else now_ms - UNNOTICED_MS
         return max(since, self._turns.settled_until)
 
@@ -119,19 +112,20 @@ class RealtimeConversation:
     @property
     def may_renew(self) -> bool:
         """A change of the connection would be noticed by nobody now."""
-        speaking = self._speech or self._caller_since is not None or self._turns.open or self._closing
+        speaking = self._floor.speech or self._floor.caller_speaks or self._turns.open or self._closing
         return not (speaking or self._busy or self._requests.wishes or self._reply_due or self._tools.awaited)
 
     def handle(self, event: ev.Event, at_ms: int) -> list[do.Command]:
         """Take one event that happened at stream time `at_ms`; return what is to be done, in order."""
         self._now = max(self._now, at_ms)
-        self._out = self._requests.out = []
         if not self._closed or isinstance(event, ev.SpeechEnded):
             self._take(event)
             self._go_on()
             self._watch()
             self._out += map(do.Record, self._turns.recordable())
-        return self._out
+        out = self._out.copy()
+        self._out.clear()
+        return out
 
     def _take(self, event: ev.Event) -> None:
         match event:
@@ -194,8 +188,7 @@ class RealtimeConversation:
     def _model_back(self, knows_tools: bool) -> None:
         self._requests.back(knows_tools=knows_tools)
         if not knows_tools:
-            self._tools.new_model()
-            self._out += map(do.TellModel, self._tools.notes())
+            self._out += self._tools.new_model()
         if self._cut:
             self._cut = False
             self._requests.reply_due = True
@@ -207,7 +200,7 @@ class RealtimeConversation:
         """What the model was asked and did not give is asked again of its successor."""
         if not self._requests.connected:
             return
-        for speech in self._speech.values():
+        for speech in self._floor.speech.values():
             speech.lost = True
         owed = self._requests.lost() or self._turns.understood
         response, self._active = self._active, None
@@ -215,18 +208,19 @@ class RealtimeConversation:
             response.status, response.lost = "cancelled", True
             if response.utterance is not None:
                 self._out.append(do.EndUtterance(response.utterance))
-                self._cut = response.utterance in self._speech and self._caller_since is None
+                self._cut = response.utterance in self._floor.speech and not self._floor.caller_speaks
             elif response.wish is not None:
                 self._requests.again(response.wish)
             else:
                 owed = owed or not response.muted
         self._requests.reply_due = self._requests.reply_due or owed
         replay = self._turns.lost()
-        self._listens_again = replay or self._caller_since is not None
-        self._caller_since = self._turn_end = None
-        self._out += [do.StopTimer(name) for name in ("min_speech", "answer", "talk")]
-        if self._paused:
-            self._out.append(do.StartTimer("false_interruption", self._rules.false_interruption_ms))
+        self._listens_again = replay or self._floor.caller_speaks
+        self._floor.caller_is_quiet()
+        self._turn_end = None
+        self._out.append(do.StopTimer("answer"))
+        if self._floor.paused:
+            self._floor.wait_for_words()
         if self._gave_up and owed and not self._apologised and not self._closing:
             self._apologised = True
             self._requests.wishes.appendleft(Wish(self._agent.apology_text, "apology"))
@@ -236,82 +230,66 @@ class RealtimeConversation:
 
     def _caller_spoke(self, since: int) -> None:
         self._listens_again = False
-        if self._caller_since is None:
-            self._caller_since, self._spoke_over = since, bool(self._speech)
-            self._out.append(do.StartTimer("talk", TALK_MS))
-        self._heed_caller()
-
-    def _heed_caller(self) -> None:
-        """Caller and agent speak at once."""
-        if self._closing or not self._speech or self._yielding or self._rules.interruption == "disabled":
-            return
-        self._out.append(do.StartTimer("min_speech", self._rules.min_speech_ms))
-        if self._rules.interruption == "immediate" and not self._paused:
-            self._paused = True
-            self._out.append(do.PauseSpeech())
-            self._out.append(do.StartTimer("false_interruption", self._rules.false_interruption_ms))
+        self._floor.caller_begins(since)
 
     def _caller_partial(self, text: str) -> None:
         words = len(text.split())
         if words:
-            self._out.append(do.StartTimer("talk", TALK_MS))
+            self._floor.caller_goes_on()
         if words and words >= self._rules.min_words and not is_listening_noise(text, self._rules):
             self._interrupt()
 
     def _caller_stopped(self, end_ms: int, speech_ms: int) -> None:
-        since = self._caller_since if self._caller_since is not None else max(0, end_ms - speech_ms)
-        over = self._spoke_over if self._caller_since is not None else bool(self._speech)
-        self._caller_quiet()
+        since, over = self._floor.caller_ceases(otherwise=max(0, end_ms - speech_ms))
         self._listens_again = False
-        self._turns.stopped(since, end_ms, speech_ms, during_speech=over)
-        self._out.append(do.StartTimer("words", WORDS_MS))
-        if self._paused:
-            self._out.append(do.StartTimer("false_interruption", self._rules.false_interruption_ms))
+        self._turns.stopped(since, end_ms, speech_ms, self._now, during_speech=over)
+        self._wait_for_words()
         if self._closing:
             self._turns.need_no_answer()
             return
         self._turn_end = (end_ms, self._now)
         waits = self._asks_itself and self._tools.running and self.profile.speaks_during_tools
-        if waits and not self._speech:
+        if waits and not self._floor.speech:
             self._requests.wish(self._rules.hold_text, "filler")
 
     def _caller_words(self, text: str, failed: bool) -> None:
         turn = self._turns.next_wordless()
         if turn is None:  # the vendor told of words only
-            turn = self._turns.stopped(self._now, self._now, 0, during_speech=bool(self._speech))
-            self._caller_quiet()
+            turn = self._turns.stopped(self._now, self._now, 0, self._now, during_speech=bool(self._floor.speech))
+            self._floor.caller_is_quiet()
             if self.profile.server_turns:  # … which came too late for their turn
                 self._turns.need_no_answer(turn)
         if failed:
             text = text or INAUDIBLE
-        listening = turn.during_speech and turn.answer is None and self._speech
+        listening = turn.during_speech and turn.answer is None and self._floor.speech
         noise = not text or (bool(listening) and is_listening_noise(text, self._rules))
         self._turns.settle(turn, "" if noise else text)
         if noise:
             self._was_noise()
             return
-        self._dropped = False
-        if self._paused:
+        self._floor.cut_by_sound = False
+        if self._floor.paused:
             self._interrupt(now=True)
         if self._closing:
             self._turns.need_no_answer()
         elif self._turns.understood:
             self._out.append(do.StartTimer("answer", ANSWER_MS))
 
+    def _wait_for_words(self) -> None:
+        since = self._turns.words_since
+        if since is not None:
+            self._out.append(do.StartTimer("words", max(0, since + WORDS_MS - self._now)))
+
     def _was_noise(self) -> None:
         """What seemed to be a turn was none: the agent goes on, with its sentence or with a new one."""
         if self._turns.unanswered:
             return
         self._turn_end = None
-        if self._paused and self._caller_since is None:
+        if self._floor.paused and not self._floor.caller_speaks:
             self._resume()
-        elif self._dropped and self._rules.resume_after_false_interruption:
+        elif self._floor.cut_by_sound and self._rules.resume_after_false_interruption:
             self._requests.reply_due = True
-        self._dropped = False
-
-    def _caller_quiet(self) -> None:
-        self._caller_since = None
-        self._out += [do.StopTimer("min_speech"), do.StopTimer("talk")]
+        self._floor.cut_by_sound = False
 
     @property
     def _asks_itself(self) -> bool:
@@ -342,30 +320,15 @@ class RealtimeConversation:
 
     def _interrupt(self, *, now: bool = False) -> None:
         """The caller takes the floor. `now`: whatever the agent's own rule is, except that it says goodbye."""
-        if not self._speech or self._closing:
-            return
-        rule = "immediate" if now else self._rules.interruption
-        if rule == "disabled" or (rule == "after_sentence" and self._yielding):
-            return
-        self._paused = False
-        self._out += [do.StopTimer("min_speech"), do.StopTimer("false_interruption")]
-        if self._active is not None and self._active.utterance is not None:
+        if self._floor.interrupt(now=now) and self._active is not None and self._active.utterance is not None:
             self._requests.tell(do.CancelResponse())
-        self._dropped = self._caller_since is not None
-        if rule == "after_sentence":
-            self._yielding = set(self._speech)
-            self._out.append(do.StopAfterSentence())
-        else:
-            self._out.append(do.DropSpeech())
 
     def _resume(self) -> None:
-        self._out.append(do.StopTimer("false_interruption"))
         if not self._rules.resume_after_false_interruption:
             self._interrupt(now=True)
             return
-        self._paused = False
+        self._floor.resume()
         self._record(Interruption(at=self._at(), mode=self._rules.interruption, resumed=True))
-        self._out.append(do.ResumeSpeech())
 
     # --- the model's responses ---
 
@@ -377,9 +340,9 @@ class RealtimeConversation:
         self._numbers += 1
         response = Response(name, self._numbers, wish.source if wish else "reply", wish)
         if wish is None:
-            if self._paused and not asked_for:  # it answers what seemed a noise to us
+            if self._floor.paused and not asked_for:  # it answers what seemed a noise to us
                 self._interrupt(now=True)
-            self._listens_again = self._dropped = False
+            self._listens_again = self._floor.cut_by_sound = False
             self._turns.answered(response)
             if self._turn_end is not None:
                 response.speech_end_ms, response.turn_ms = self._turn_end
@@ -403,12 +366,10 @@ class RealtimeConversation:
                 self._apologised = False
             self._numbers += 1
             response.utterance = self._numbers
-            self._speech[response.utterance] = response
             self._history.open_speech(response.utterance, spoken_to_model=response.source not in ASIDES)
             self._out.append(do.OpenSpeech(name, response.utterance))
-            if self._caller_since is not None:
-                self._heed_caller()
-        if text and response.utterance in self._speech:
+            self._floor.agent_begins(response.utterance, response)
+        if text and response.utterance in self._floor.speech:
             response.text += text
             self._history.extend_speech(response.utterance, text)
             self._out.append(do.AddText(response.utterance, text))
@@ -421,7 +382,7 @@ class RealtimeConversation:
         response.status = status
         if response.utterance is not None:
             self._out.append(do.EndUtterance(response.utterance))
-            if response.utterance in self._speech:
+            if response.utterance in self._floor.speech:
                 if self._closing and status != "completed" and response.wish is not None:
                     self._requests.again(response.wish)  # half a goodbye is none
                 elif status == "cancelled" and self._rules.interruption == "immediate":
@@ -430,7 +391,7 @@ class RealtimeConversation:
                     self._requests.reply_due = True
                     self._requests.tell(do.TellModel(CUT_OFF))
             elif response.heard is not None and status == "completed":
-                self._tell_heard(response.heard)
+                self._requests.tell_heard(response.heard)
         elif response.muted or response.calls:
             pass
         elif response.wish is not None:
@@ -446,99 +407,50 @@ class RealtimeConversation:
         if self._closing or (response is not None and response.muted):
             return
         self._requests.gave()
-        call = self._tools.asked(asked)
-        if response is not None:
-            response.calls.append(call.id)
+        call = self._tools.asked(asked, response)
         if malformed:
-            error = "The arguments were not a JSON object."
-            outcome = ToolOutcome(id=call.id, name=call.name, status="failed", error=error)
-            self._history.add_tool(response.number if response else 0, call)
-            self._history.settle(outcome)
-            self._answer(outcome)
-            return
-        self._run(call)
+            self._tools.refuse(call, response, may_go_on=self._may_go_on)
+        else:
+            self._run(call)
 
     def _run(self, call: ToolCall) -> None:
-        background = self._tools.begin(call)
-        self._history.add_tool(self._active.number if self._active else 0, call, background=background)
-        self._out.append(do.RunTool(call))
-        spec = self._agent.tool(call.name)
-        if background:
-            if self._tools.is_awaited(call.id):
-                self._answer(self._tools.begun(call))
-        elif spec is not None and spec.filler and self.profile.speaks_during_tools:
-            self._out.append(do.StartTimer(f"filler:{call.id}", self._rules.filler_after_ms))
+        after = self._rules.filler_after_ms if self.profile.speaks_during_tools else None
+        self._tools.run(call, self._active, filler_after_ms=after, may_go_on=self._may_go_on)
 
     def _tool_done(self, outcome: ToolOutcome) -> None:
-        if not self._tools.end(outcome.id):
-            return
-        self._out.append(do.StopTimer(f"filler:{outcome.id}"))
-        self._history.settle(outcome)
         if self._turn_end is None:
             self._turn_end = (None, self._now)
-        if self._tools.is_awaited(outcome.id):
-            self._answer(outcome)
-        else:
-            self._requests.tell(do.TellModel(has_ended(outcome.message)))
-            self._requests.reply_due = True
+        self._tools.done(outcome, may_go_on=self._may_go_on)
 
-    def _answer(self, outcome: ToolOutcome) -> None:
-        """Give the model a result. It goes on by itself with the last one, or is asked to when it is free."""
-        result = self._tools.answer(outcome)
-        free = not self._busy or not self.profile.speaks_during_tools
-        go_on = free and not self._tools.awaited and self._caller_since is None and not self._closing
-        self._requests.answer_tool(do.AnswerTool(result, go_on))
+    @property
+    def _may_go_on(self) -> bool:
+        """A model that gets its last result may speak at once; otherwise it is asked to when it is free."""
+        return not self._busy and not self._floor.caller_speaks and not self._closing
 
     def _filler_due(self, tool_id: str) -> None:
-        spec = self._tools.spec(tool_id)
-        if spec is not None and spec.filler and not (self._speech or self._busy or self._caller_since is not None):
-            self._requests.wish(spec.filler, "filler")
+        if not (self._floor.speech or self._busy or self._floor.caller_speaks):
+            self._requests.wish(self._tools.filler(tool_id), "filler")
 
     # --- speech ---
 
     def _speech_began(self, utterance: int) -> None:
-        response = self._speech.get(utterance)
-        if response is not None and response.latency is None and response.source == "reply":
-            response.latency = response.timed(self._now)
+        response = self._floor.speech.get(utterance)
+        if response is not None:
+            response.sounds(self._now)
 
     def _speech_ended(self, ended: ev.SpeechEnded) -> None:
-        response = self._speech.pop(ended.utterance, None)
+        response = self._floor.agent_ended(ended.utterance)
         if response is None:
             return
         cut = not ended.complete
         self._history.end_speech(ended.utterance, ended.heard, interrupted=cut)
         if cut and not self._closed:
-            self._forget_unheard(response, ended)
+            truncates = self.profile.can_truncate
+            self._requests.forget_unheard(response, ended.heard, ended.speech_ms, can_truncate=truncates)
         if cut and ended.speech_ms and response.source != "filler" and not self._closing:
             self._record(Interruption(at=self._at(), mode=self._rules.interruption, heard=ended.heard))
         if ended.heard:
-            self._record(
-                AgentTurn(
-                    at=self._at(),
-                    text=ended.heard,
-                    generated=response.text.strip() if cut else None,
-                    interrupted=cut,
-                    source=response.source,
-                    speech_ms=ended.speech_ms,
-                    latency=response.latency,
-                    tool_calls=tuple(response.calls),
-                )
-            )
-        self._yielding.discard(ended.utterance)
-        if not self._speech:
-            self._paused = False
-
-    def _forget_unheard(self, response: Response, ended: ev.SpeechEnded) -> None:
-        """The model must not believe that it said what nobody heard."""
-        if response.lost or (response.status == "completed" and not self.profile.can_truncate):
-            self._tell_heard(ended.heard)
-        elif self.profile.can_truncate:
-            self._requests.tell(do.Truncate(response.name, ended.speech_ms))
-        elif response.status is None:
-            response.heard = ended.heard  # to be told when it has said all; one that is cancelled is cut there too
-
-    def _tell_heard(self, heard: str) -> None:
-        self._requests.tell(do.TellModel(f'You were interrupted. The caller heard only: "{heard}"'))
+            self._record(response.record(self._at(), ended.heard, ended.speech_ms, cut=cut))
 
     # --- what comes next ---
 
@@ -556,7 +468,7 @@ class RealtimeConversation:
         if self._closed:
             return
         requests = self._requests
-        spoken = not self._speech and (self._active is None or self._active.muted)
+        spoken = not self._floor.speech and (self._active is None or self._active.muted)
         if self._closing and spoken and not requests.wishes and (requests.asked is None or requests.asked.given_up):
             self._close()
         elif not requests.connected or self._busy:
@@ -568,12 +480,12 @@ class RealtimeConversation:
 
     def _may_say(self) -> bool:
         if self._closing:
-            return not self._speech
-        return self._caller_since is None and not (self._yielding or self._paused or self._listens_again)
+            return not self._floor.speech
+        return self._floor.is_clear and not self._listens_again
 
     def _may_reply(self) -> bool:
         waiting = self._tools.running or self._closing or not self._may_say()
-        speaks = any(speech.source != "filler" for speech in self._speech.values())
+        speaks = any(speech.source != "filler" for speech in self._floor.speech.values())
         return not waiting and not (speaks and self._rules.interruption == "disabled")
 
     def _watch(self) -> None:
@@ -587,12 +499,11 @@ class RealtimeConversation:
     def _close_requested(self, say: str) -> None:
         if self._closing:
             return
-        self._closing = True
+        self._closing = self._floor.closing = True
         self._requests.close(say)
         self._turns.need_no_answer()
-        if self._paused:
-            self._paused = False
-            self._out.append(do.ResumeSpeech())
+        if self._floor.paused:
+            self._floor.resume()
         if self._active is not None:
             self._active.muted = self._active.utterance is None
             self._requests.tell(do.CancelResponse())
@@ -607,33 +518,34 @@ class RealtimeConversation:
         """The carrier's stream ended: account for what was said and heard, do nothing more."""
         self._closing = self._closed = True
         self._turns.give_up_words()
-        if self._speech:
+        if self._floor.speech:
             self._out.append(do.DropSpeech())
 
     def _timer(self, name: str) -> None:
         match name:
-            case "min_speech" if self._caller_since is not None:
+            case "min_speech" if self._floor.caller_speaks:
                 self._interrupt()
-            case "false_interruption" if self._paused and self._caller_since is None:
+            case "false_interruption" if self._floor.paused and not self._floor.caller_speaks:
                 self._resume()
             case "talk":
-                self._caller_since = None
-                if self._paused:
+                self._floor.caller_is_quiet()
+                if self._floor.paused:
                     self._resume()
             case "words":
-                self._turns.give_up_words()
+                self._turns.give_up_words(self._now - WORDS_MS)
+                self._wait_for_words()
                 self._was_noise()
             case "answer":
                 self._requests.reply_due = self._requests.reply_due or self._turns.understood
             case "again":
                 self._listens_again = False
-                self._turns.give_up_words()
+                self._turns.give_up_words(lost=True)
             case "response" if self._requests.is_overdue():
                 self._gave_up = True
                 self._out.append(do.GiveUpModel())
             case "keys":
                 self._keys_entered()
-            case "last_words" if self._speech and (self._requests.wishes or self._requests.asked is not None):
+            case "last_words" if self._floor.speech and (self._requests.wishes or self._requests.asked is not None):
                 self._out.append(do.StopAfterSentence())
             case "close":
                 self._out.append(do.DropSpeech())

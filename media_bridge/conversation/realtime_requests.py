@@ -6,8 +6,8 @@ from collections import deque
 from typing import Final
 
 from media_bridge.conversation import commands as do
-from media_bridge.conversation.realtime_state import Wish
-from media_bridge.conversation.realtime_tools import has_ended
+from media_bridge.conversation.realtime_state import Response, Wish
+from stayline.models import ToolMessage
 from stayline.timeline import AgentSource
 
 RESPONSE_MS: Final = 8000
@@ -17,10 +17,14 @@ TRIES: Final = 3
 
 
 class Requests:
-    """Who asks what of the model, and what it owes. Collects commands in `out`."""
+    """Who asks what of the model, and what it owes.
 
-    def __init__(self) -> None:
-        self.out: list[do.Command] = []
+    Args:
+        out: takes the commands.
+    """
+
+    def __init__(self, out: list[do.Command]) -> None:
+        self.out = out
         self.connected = False
         self.reply_due = False  #: an answer is to be asked for
         self.open = False  #: an answer was asked for and has not begun
@@ -72,6 +76,19 @@ class Requests:
             self.out.append(command)
         elif isinstance(command, (do.TellModel, do.AnswerTool)):
             self._late.append(command)
+
+    def forget_unheard(self, response: Response, heard: str, heard_ms: int, *, can_truncate: bool) -> None:
+        """A response was cut: the model must not believe that it said what nobody heard."""
+        if response.lost or (response.status == "completed" and not can_truncate):
+            self.tell_heard(heard)
+        elif can_truncate:
+            self.tell(do.Truncate(response.name, heard_ms))
+        elif response.status is None:
+            response.heard = heard  # to be told when it has said all; one that is cancelled is cut there too
+
+    def tell_heard(self, heard: str) -> None:
+        of_it = f'only: "{heard}"' if heard else "nothing of it."
+        self.tell(do.TellModel(f"You were interrupted. The caller heard {of_it}"))
 
     # --- what it does ---
 
@@ -140,3 +157,8 @@ def _as_note(command: do.Command) -> do.Command:
     if isinstance(command, do.AnswerTool):
         return do.TellModel(has_ended(command.result))
     return command
+
+
+def has_ended(result: ToolMessage) -> str:
+    """The result as a note, for a model that does not wait for it."""
+    return f"The tool {result.name} has ended. Result: {result.content}"

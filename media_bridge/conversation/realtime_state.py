@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from media_bridge.conversation.history import History
-from stayline.timeline import AgentSource, TimelineEvent, TurnLatency, UserTurn
+from stayline.timeline import AgentSource, AgentTurn, TimelineEvent, TurnLatency, UserTurn
 
 INAUDIBLE: Final = "(inaudible)"
 """Stands for a turn that was answered but could not be written down."""
@@ -46,13 +46,28 @@ class Response:
     latency: TurnLatency | None = None
     calls: list[str] = dataclasses.field(default_factory=list)
 
-    def timed(self, now: int) -> TurnLatency:
-        """The latency of the turn, when its first sound is sent."""
+    def sounds(self, now: int) -> None:
+        """Its first sound is sent."""
+        if self.latency is not None or self.source != "reply":
+            return
         end, turn = self.speech_end_ms, self.turn_ms
-        return TurnLatency(
+        self.latency = TurnLatency(
             endpoint_ms=None if end is None or turn is None else max(0, turn - end),
             llm_ms=None if turn is None else max(0, now - turn),
             total_ms=None if end is None else max(0, now - end),
+        )
+
+    def record(self, at: datetime, heard: str, speech_ms: int, *, cut: bool) -> AgentTurn:
+        """What the caller heard of it."""
+        return AgentTurn(
+            at=at,
+            text=heard,
+            generated=self.text.strip() if cut else None,
+            interrupted=cut,
+            source=self.source,
+            speech_ms=speech_ms,
+            latency=self.latency,
+            tool_calls=tuple(self.calls),
         )
 
 
@@ -64,6 +79,7 @@ class Turn:
     end_ms: int
     speech_ms: int
     during_speech: bool  #: the agent was speaking when it began
+    since_ms: int  #: when its words began to be waited for
     put_words: Callable[[str], None]
     text: str | None = None  #: None: the words have not come; "": it was none
     answer: Response | None = None
@@ -112,16 +128,16 @@ class Turns:
         ends = (turn.end_ms + AFTER_TURN_MS for turn in self._wordless if _is_settled(turn))
         return max(ends, default=self._settled_ms)
 
-    def stopped(self, start_ms: int, end_ms: int, speech_ms: int, *, during_speech: bool) -> Turn:
+    def stopped(self, start_ms: int, end_ms: int, speech_ms: int, now: int, *, during_speech: bool) -> Turn:
         """The caller ceased to speak. A turn that is heard again keeps its place."""
         again = [turn for turn in self._wordless if turn.lost and turn.start_ms < end_ms]
         for merged in again[1:]:
             self.settle(merged, "")
         if again:
             turn = again[0]
-            turn.lost = False
+            turn.lost, turn.since_ms = False, now
         else:
-            turn = Turn(start_ms, end_ms, speech_ms, during_speech, self._history.open_turn())
+            turn = Turn(start_ms, end_ms, speech_ms, during_speech, now, self._history.open_turn())
             self._wordless.append(turn)
             self._queue.append(turn)
         self._unanswered.append(turn)
@@ -152,10 +168,21 @@ class Turns:
         """This one; without it: none of them."""
         self._unanswered = [other for other in self._unanswered if turn is not None and other is not turn]
 
-    def give_up_words(self) -> None:
-        """No words come any more: what was answered was a turn, the rest was none."""
+    def give_up_words(self, since_ms: int | None = None, *, lost: bool = False) -> None:
+        """No words come any more: what was answered was a turn, the rest was none.
+
+        Args:
+            since_ms: only of those that have been waiting since then or longer.
+            lost: only of those that were not heard again.
+        """
         for turn in list(self._wordless):
-            self.settle(turn, INAUDIBLE if turn.answer is not None else "")
+            if (since_ms is None or turn.since_ms <= since_ms) and (turn.lost or not lost):
+                self.settle(turn, INAUDIBLE if turn.answer is not None else "")
+
+    @property
+    def words_since(self) -> int | None:
+        """Since when words have been waited for; None: they are not."""
+        return min((turn.since_ms for turn in self._wordless if not turn.lost), default=None)
 
     def lost(self) -> bool:
         """The connection is gone. Whether a turn is to be heard again on the next one."""

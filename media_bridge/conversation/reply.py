@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Final, cast
 
 from media_bridge.conversation import events as ev
+from media_bridge.conversation.history import CUT_OFF
 from media_bridge.providers.base import LlmEvent, LlmProvider, LlmRequest, LlmUsage, TextDelta, ToolCallDelta
 from media_bridge.providers.fallback import Failed, Lineup, understood
 from stayline.errors import StaylineError
@@ -20,7 +21,6 @@ TOKEN_TIMEOUT: Final = 10.0
 """Seconds to the first token, and between tokens."""
 FIRST_TOKEN_TIMEOUT: Final = 6.0
 """Seconds to the first token where another model can be asked."""
-CUT_OFF: Final = "You were cut off in mid-sentence. Go on from there; do not repeat what you have said."
 
 
 class ReplyFailure(StaylineError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Mapping
 from urllib.parse import urlencode, urlsplit, urlunsplit
@@ -14,6 +15,8 @@ from stayline.lab.verbs import BAD_CONTENT_TYPE, FETCH_FAILURE, CarrierFault
 
 TIMEOUT = 15.0
 """Seconds that Twilio waits for an answer to a voice webhook."""
+AGAIN_AFTER = 0.5
+"""Seconds to the second try. Twilio does not say; one process of several that share an address may be dying."""
 
 _TWIML_TYPES = ("text/xml", "application/xml", "text/html")
 
@@ -58,6 +61,7 @@ class Webhooks:
         try:
             kind, body = await self._send(method, url, form, token)
         except CarrierFault:
+            await asyncio.sleep(AGAIN_AFTER)
             kind, body = await self._send(method, url, form, token)
         if body.strip() and kind not in _TWIML_TYPES:
             raise CarrierFault(BAD_CONTENT_TYPE, f"Invalid Content-Type {kind!r} from {urlsplit(url).path}")

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from media_bridge.audio import mulaw
 from media_bridge.conversation import model_health, model_link
 from media_bridge.conversation.kept_sound import KEPT_MS, KeptSound
 from media_bridge.conversation.model_link import LOSSES, ModelLink
@@ -683,12 +682,3 @@ def test_of_too_much_sound_the_latest_is_kept() -> None:
     assert len(kept.frames) == KEPT_MS // 20
     assert kept.frames[0] == frame(100)
     assert (kept.start_ms, kept.end_ms) == (2000, KEPT_MS + 2000)
-
-
-def test_loud_and_quiet() -> None:
-    from media_bridge.audio.loudness import is_loud
-
-    assert is_loud(LOUD)
-    assert not is_loud(QUIET)
-    assert not is_loud(b"")
-    assert is_loud(mulaw.encode(mulaw.decode(LOUD)))
