@@ -1,6 +1,6 @@
-"""The agent that the tests with real processes serve: `--agent tests/whole_call/agents.py:agent`.
+"""The agents that the tests with real processes serve: `--agent tests/whole_call/agents.py:agent`.
 
-Its tools leave marks in the folder that `WHOLE_CALL_DIR` names, so that a test sees each effect, and decides when
+Their tools leave marks in the folder that `WHOLE_CALL_DIR` names, so that a test sees each effect, and decides when
 a slow one may go on.
 """
 
@@ -45,6 +45,18 @@ async def book(what: str, context: ToolContext) -> str:
             done.write(f"{context.idempotency_key}\n")
     return f"{what} is booked"
 
+
+voice_agent = Agent(
+    name="voice",
+    mode="realtime",
+    realtime="openai/gpt-realtime-2.1",
+    voice="marin",
+    greeting="Hello there.",
+    resume_text="We got cut off.",
+    goodbye="Goodbye now.",
+    tools=[book],
+    record_audio=False,
+)
 
 agent = Agent(
     stt="deepgram/nova-3",

@@ -20,10 +20,12 @@ from tests.fakes.deepgram import FakeDeepgram
 from tests.fakes.elevenlabs import FakeElevenLabs
 from tests.fakes.llm import Call, Part, Say
 from tests.fakes.openai import FakeOpenAI
+from tests.fakes.openai_realtime import VoiceModel
 from tests.whole_call import agents
 from tests.whole_call.puppet import Puppet
 
 AGENT = f"{agents.__file__}:agent"
+VOICE_AGENT = f"{agents.__file__}:voice_agent"
 LONG = "This is a long answer. " * 12
 PATIENCE = 40.0
 
@@ -155,12 +157,19 @@ async def contains(path: Path, *words: str) -> None:
 
 @asynccontextmanager
 async def stack(
-    folder: Path, *, bridges: int = 1, behaviour: Behaviour | None = None, **extra: str
+    folder: Path,
+    *,
+    bridges: int = 1,
+    behaviour: Behaviour | None = None,
+    agent: str = AGENT,
+    voice: VoiceModel | None = None,
+    **extra: str,
 ) -> AsyncIterator[Stack]:
     """Start Temporal, a worker and bridges as processes that use the fakes of this process.
 
     Args:
         folder: for data and for what the tools leave.
+        voice: OpenAI's voice-to-voice model, for an agent that uses it.
         extra: further environment of the processes.
     """
     settings = Settings(data_dir=folder, carrier="lab")
@@ -168,7 +177,7 @@ async def stack(
     address = f"127.0.0.1:{free_port()}"
     async with (
         FakeDeepgram() as deepgram,
-        FakeOpenAI(answer) as openai,
+        FakeOpenAI(answer, realtime=voice) as openai,
         FakeElevenLabs(ms_per_char=40) as elevenlabs,
         LabCarrier(f"http://{address}", account.account_sid, account.auth_token, behaviour=behaviour) as carrier,
     ):
@@ -184,7 +193,7 @@ async def stack(
         }
         processes = LocalStack(
             settings,
-            [AGENT],
+            [agent],
             account,
             carrier.rest_url,
             bridges=bridges,
