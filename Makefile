@@ -1,6 +1,6 @@
 # The only list of commands. `make demo` and `make test` need nothing but Python 3.11 or newer.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check conformance format lock
+.PHONY: help setup demo test check conformance live format lock
 
 bin := .venv/bin
 
@@ -25,6 +25,9 @@ check: setup     ## format, lint, types, import rules
 conformance: setup ## put every provider to its suite, and write docs/conformance.md
 	@$(bin)/pytest -q -n auto tests/conformance --deselect tests/conformance/test_table.py
 	@$(bin)/python -m tests.conformance.table
+
+live: setup      ## put the vendors themselves to the suites, where there are keys; costs a little
+	@$(bin)/pytest -m live tests/live $(ARGS)
 
 format: setup    ## put the code in order
 	@$(bin)/ruff check --fix .

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from media_bridge.providers.anthropic_llm import AnthropicLlm
-from media_bridge.providers.base import LlmProvider, ProviderConfig
+from media_bridge.providers.base import LlmProvider
 from media_bridge.providers.offline.scripted import ScriptedLlm
 from media_bridge.providers.openai_llm import OpenAILlm
-from tests.conformance.suite import Subject
+from tests.conformance.suite import Subject, maker
 from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.llm import FakeLlm, Part
 from tests.fakes.openai import FakeOpenAI
@@ -24,44 +24,34 @@ class LlmBench:
 
     Attributes:
         make: the adapter, with these options and perhaps another key.
-        fake: None: there is no vendor, it runs here.
-        seen: the texts of a request as the vendor got it, one string.
+        fake: None: it runs here, or it is the vendor itself.
+        reference: where a request names the call.
     """
 
     make: Callable[..., LlmProvider]
-    fake: FakeLlm | None
-    reference: Callable[[dict[str, Any]], Any]  #: where a request names the call
+    fake: FakeLlm | None = None
+    reference: Callable[[dict[str, Any]], Any] = lambda body: None
 
     def answers(self, *parts: Part) -> None:
-        assert self.fake is not None
-        self.fake.reply = lambda body: parts
+        """What the fake answers; a vendor itself answers what it likes."""
+        self.answers_by(lambda body: parts)
 
     def answers_by(self, reply: Callable[[dict[str, Any]], Sequence[Part]]) -> None:
-        assert self.fake is not None
-        self.fake.reply = reply
+        if self.fake is not None:
+            self.fake.reply = reply
 
 
 @asynccontextmanager
-async def openai(model: str = "gpt-6-luna", **more: Any) -> AsyncIterator[LlmBench]:
+async def openai(**options: Any) -> AsyncIterator[LlmBench]:
     async with FakeOpenAI() as fake:
-
-        def make(key: str = fake.key, **options: Any) -> LlmProvider:
-            return OpenAILlm(
-                ProviderConfig("openai", model, api_key=key, base_url=fake.url, options={**more, **options})
-            )
-
+        make = maker(OpenAILlm, "openai", "gpt-6-luna", key=fake.key, base_url=fake.url, **options)
         yield LlmBench(make, fake, lambda body: body.get("metadata", {}).get("call_id"))
 
 
 @asynccontextmanager
 async def anthropic() -> AsyncIterator[LlmBench]:
     async with FakeAnthropic() as fake:
-
-        def make(key: str = fake.key, **options: Any) -> LlmProvider:
-            return AnthropicLlm(
-                ProviderConfig("anthropic", "claude-haiku-5-5", api_key=key, base_url=fake.url, options=options)
-            )
-
+        make = maker(AnthropicLlm, "anthropic", "claude-haiku-5-5", key=fake.key, base_url=fake.url)
         yield LlmBench(make, fake, lambda body: body.get("metadata", {}).get("user_id"))
 
 
@@ -70,10 +60,7 @@ SCENARIO = Path(__file__).resolve().parents[2] / "examples/demo/scenario.yaml"
 
 @asynccontextmanager
 async def scripted() -> AsyncIterator[LlmBench]:
-    def make(**options: Any) -> LlmProvider:
-        return ScriptedLlm(ProviderConfig("offline", "scripted", options={"scenario": str(SCENARIO), **options}))
-
-    yield LlmBench(make, None, lambda body: None)
+    yield LlmBench(maker(ScriptedLlm, "offline", "scripted", scenario=str(SCENARIO)))
 
 
 _HERE = "It runs here: there is no vendor, key or connection."
@@ -81,8 +68,8 @@ _WRITTEN = "It says and asks for what its scenario file holds; `test_scripted` p
 SUBJECTS: Sequence[Subject[LlmBench]] = (
     Subject("openai/gpt-6-luna", openai),
     Subject(
-        "openai (api=chat)",
-        lambda: openai("llama", api="chat", effort="none"),
+        "openai/gpt-6-luna (api=chat, effort=none)",
+        lambda: openai(api="chat", effort="none"),
         {
             "the_call_can_be_found": "A server of one's own may refuse fields that it does not know.",
         },

@@ -140,8 +140,8 @@ SUBJECTS: Sequence[Subject[RealtimeBench]] = (
         "openai/gpt-realtime-2.1",
         openai,
         {
-            "a_session_is_taken_up_again": "What has ended is over; a new session is told the conversation.",
-            "the_end_of_a_session_is_announced": "The vendor does not; it is counted by `session_seconds`.",
+            "a_session_is_taken_up_again": "The vendor keeps nothing of a session that has ended.",
+            "the_end_of_a_session_is_announced": "The vendor does not; the bridge counts `session_seconds`.",
         },
     ),
     Subject(

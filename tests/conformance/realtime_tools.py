@@ -57,7 +57,7 @@ async def a_tool_round_trip(bench: RealtimeBench) -> None:
         assert (asked.call.name, asked.malformed) == ("get_weather", None)
         assert "Rome" in str(asked.call.arguments["location"])
         await call.session.tool_result(answer(asked.call, '"sunny"'), respond=True)
-        assert "sunny" in text_of(await call.hear(ResponseDone))
+        assert "sunny" in text_of(await call.hear(ResponseDone)).lower()
 
 
 @SUITE.check()
@@ -149,6 +149,17 @@ async def a_note(bench: RealtimeBench) -> None:
         await until(lambda: "The caller pressed 1." in bench.there.known())
 
 
+@SUITE.check(live=True)
+async def it_goes_on_when_asked(bench: RealtimeBench) -> None:
+    """Asked to answer, it answers what it was told meanwhile."""
+    bench.reply = lambda known: [Say("You have pressed seven." if "7" in known else "Yes?")]
+    async with line(bench) as call:
+        await call.session.note("The caller pressed the key 7. Tell the caller which key it was.")
+        await call.session.respond()
+        text = text_of(await call.hear(ResponseDone)).lower()
+        assert "seven" in text or "7" in text
+
+
 @SUITE.check()
 async def what_was_not_heard_is_forgotten(bench: RealtimeBench) -> None:
     """Where its memory can be cut, it holds of a response what the caller heard."""
@@ -162,7 +173,7 @@ async def what_was_not_heard_is_forgotten(bench: RealtimeBench) -> None:
 
 @SUITE.check()
 async def what_it_cannot_do_does_nothing(bench: RealtimeBench) -> None:
-    """`cancel` and `truncate` are harmless, whatever the vendor can and whatever is under way."""
+    """`cancel` and `truncate` are harmless where nothing is under way, whatever the vendor can."""
     async with line(bench) as call:
         await call.session.cancel()
         await call.session.truncate("unknown", 100)

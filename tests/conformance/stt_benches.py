@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,9 +22,6 @@ from tests.fakes.openai import FakeOpenAI
 from tests.fakes.sound import silence, tone
 from tests.media_bridge.audio.voices import spoken
 
-TAIL_MS = 1500
-"""Silence after each turn: more than any rule for its end asks for."""
-
 
 @dataclasses.dataclass(slots=True)
 class SttBench:
@@ -35,31 +32,31 @@ class SttBench:
         fake: None: an engine that runs here, or the vendor itself.
         script: what the fake will hear; None: it hears what is said.
         human: what finds the turns is a detector of voices, so a tone will not do.
-        eager: the options that make the vendor tell of turns that are probably over.
-        speed: how much faster than speech audio can be sent to be heard while it comes; 0: as fast as it goes.
+        speed: how much faster than it is spoken audio can be sent to be heard while it comes; 0: at once.
+        tail_ms: silence after each turn: more than any rule for its end asks for.
     """
 
     make: Callable[..., SttProvider]
     fake: FakeServer | None = None
     script: list[Any] | None = None
     human: bool = False
-    eager: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     speed: float = 0
+    tail_ms: int = 1500
 
     async def says(self, words: str) -> bytes:
         """A turn's sound and the silence after it, as the recogniser will understand it."""
         if self.script is not None:
             self.script.append(words)
         if self.human or self.script is None:
-            return await asyncio.to_thread(spoken, words) + mulaw.silence(TAIL_MS)
-        return tone(max(600, 60 * len(words))) + silence(TAIL_MS)
+            return await asyncio.to_thread(spoken, words) + mulaw.silence(self.tail_ms)
+        return tone(max(600, 60 * len(words))) + silence(self.tail_ms)
 
 
 @asynccontextmanager
 async def deepgram(model: str) -> AsyncIterator[SttBench]:
     async with FakeDeepgram() as fake:
         make = maker(DeepgramStt, "deepgram", model, key=fake.api_key, base_url=fake.url)
-        yield SttBench(make, fake, fake.script, eager={"eager_eot_threshold": 0.4})
+        yield SttBench(make, fake, fake.script)
 
 
 @asynccontextmanager
@@ -86,7 +83,8 @@ _FILES = {
     **_NOT_EAGER,
     "partial_transcripts": "A turn is one request, which is answered with all of its words.",
     "an_unknown_message": "A turn is one request and one answer: there is no message to pass over.",
-    "a_lost_connection_loses_no_words": "A turn is one request: between turns there is no connection.",
+    "a_lost_connection_loses_no_words": "A turn is one request: before it there is no connection.",
+    "a_connection_lost_in_mid_turn": "A turn is one request: before it there is no connection.",
 }
 _HERE = dict.fromkeys(
     (
@@ -94,6 +92,7 @@ _HERE = dict.fromkeys(
         "too_many_requests",
         "nobody_listens",
         "a_lost_connection_loses_no_words",
+        "a_connection_lost_in_mid_turn",
         "an_unknown_message",
         "a_vendor_that_is_silent_can_be_left",
     ),

@@ -21,7 +21,7 @@ class Subject(Generic[B]):
     """A provider that is put to the suite.
 
     Attributes:
-        name: "provider/model".
+        name: "provider/model", with options as in "openai/whisper-1 (language=en, prompt=Hi)".
         bench: opens what the checks work with.
         exempt: names of checks that do not apply, and why; shown in the table.
     """
@@ -29,6 +29,19 @@ class Subject(Generic[B]):
     name: str
     bench: Callable[[], AbstractAsyncContextManager[B]]
     exempt: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def provider(self) -> str:
+        return self.name.partition("/")[0]
+
+    @property
+    def model(self) -> str:
+        return self.name.partition("/")[2].partition(" ")[0]
+
+    @property
+    def options(self) -> dict[str, str]:
+        _, _, options = self.name.rstrip(")").partition(" (")
+        return dict(option.split("=", 1) for option in options.split(", ") if option)
 
 
 class Suite(Generic[B]):

@@ -14,9 +14,9 @@ HEAD = """\
 # Conformance
 
 Every provider of a role is put to the same checks, each before a fake that speaks its vendor's protocol (or,
-offline, with its engine). `make test` runs all of them, `make conformance` runs them alone and writes this page; a test
-fails where page and checks differ. A ✓ is a check that applies and passes; a – does not apply, for the reason under the
-table. `make live` puts the vendors themselves to those checks that need no fake, where their keys are set.
+offline, with its engine). `make test` runs all of them; `make conformance` runs them alone and writes this page; a
+test fails where the two differ. A ✓ is a check that applies and passes; a – does not apply, for the reason under
+the table. `make live` puts the vendors themselves to the checks that need no fake, where their keys are set.
 
 ```sh
 make conformance

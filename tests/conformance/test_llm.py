@@ -27,13 +27,13 @@ async def an_unknown_option(bench: LlmBench) -> None:
         bench.make(temperatur=1)
 
 
-@SUITE.check()
+@SUITE.check(live=True)
 async def a_wrong_key(bench: LlmBench) -> None:
     """A wrong key is final, and never in the error."""
     llm = bench.make(key="wrong-secret")
     with pytest.raises(ProviderError) as caught:
         await hear(llm, request())
-    assert (caught.value.status, caught.value.retryable) == (401, False)
+    assert not caught.value.retryable
     assert "wrong-secret" not in str(caught.value)
     await llm.aclose()
 
@@ -63,15 +63,15 @@ async def nobody_listens(bench: LlmBench) -> None:
     await llm.aclose()
 
 
-@SUITE.check()
+@SUITE.check(live=True)
 async def text_comes_in_pieces(bench: LlmBench) -> None:
     """A reply comes in pieces and is whole."""
-    bench.answers(Say("It is sunny in Rome, and warm."))
+    bench.answers(Say("One, two, three, four, five."))
     llm = bench.make()
-    events = [event async for event in llm.stream(request())]
-    pieces = [event.text for event in events if isinstance(event, TextDelta)]
+    question = UserMessage(text="Please say: One, two, three, four, five.")
+    pieces = [event.text async for event in llm.stream(request(question)) if isinstance(event, TextDelta)]
     assert len(pieces) > 1
-    assert "".join(pieces) == "It is sunny in Rome, and warm."
+    assert "One, two, three, four, five." in "".join(pieces)
     await llm.aclose()
 
 
@@ -96,24 +96,26 @@ async def tools_are_offered(bench: LlmBench) -> None:
     await llm.aclose()
 
 
-@SUITE.check()
+@SUITE.check(live=True)
 async def a_tool_round_trip(bench: LlmBench) -> None:
     """A tool is asked for, and its result is read."""
     bench.answers(Say("Let me see."), Call("get_weather", {"location": "Rome"}, id="call_1"))
     llm = bench.make()
-    heard = await hear(llm, request(UserMessage(text="And in Rome?")))
+    question = UserMessage(text="What is the weather in Rome right now?")
+    heard = await hear(llm, request(question))
     (call,) = heard.calls
-    assert (call.name, call.arguments, heard.malformed) == ("get_weather", {"location": "Rome"}, [None])
-    bench.answers_by(lambda body: [Say("sunny" if '"sunny"' in str(body) or "sunny" in str(body) else "lost")])
+    assert (call.name, heard.malformed) == ("get_weather", [None])
+    assert "Rome" in str(call.arguments["location"])
+    bench.answers_by(lambda body: [Say("It is sunny." if '"sunny' in str(body) else "What do you mean?")])
     again = await hear(
         llm,
         request(
-            UserMessage(text="And in Rome?"),
-            AgentMessage(text="Let me see.", tool_calls=(call,)),
-            ToolMessage(tool_call_id=call.id, name=call.name, content='"sunny"'),
+            question,
+            AgentMessage(text=heard.text, tool_calls=(call,)),
+            ToolMessage(tool_call_id=call.id, name=call.name, content='"sunny, 24 degrees"'),
         ),
     )
-    assert again.text == "sunny"
+    assert "sunny" in again.text.lower()
     await llm.aclose()
 
 
@@ -138,19 +140,19 @@ async def malformed_arguments(bench: LlmBench) -> None:
     await llm.aclose()
 
 
-@SUITE.check()
+@SUITE.check(live=True)
 async def everything_a_history_can_hold(bench: LlmBench) -> None:
     """Turns, cut turns, calls, failed results and notes are all accepted."""
-    assert bench.fake is not None
     llm = bench.make()
     await hear(llm, request(*CONVERSATION))
-    sent = str(bench.fake.answered[0])
-    for text in ("Only Oslo please.", "In Rome it is", "no such place", "The caller pressed 1."):
-        assert text in sent
+    if bench.fake is not None:
+        sent = str(bench.fake.answered[0])
+        for text in ("Only Oslo please.", "In Rome it is", "no such place", "The caller pressed 1."):
+            assert text in sent
     await llm.aclose()
 
 
-@SUITE.check()
+@SUITE.check(live=True)
 async def a_conversation_that_begins_with_the_agent(bench: LlmBench) -> None:
     """A history that begins or ends with the agent, or with a note, is accepted."""
     llm = bench.make()
@@ -163,13 +165,16 @@ async def a_conversation_that_begins_with_the_agent(bench: LlmBench) -> None:
     await llm.aclose()
 
 
-@SUITE.check()
+@SUITE.check(live=True)
 async def usage_is_told(bench: LlmBench) -> None:
     """Tokens read, written, and read from a cache."""
     bench.answers(Say("Yes."), Tokens(120, 8, cached=100))
     llm = bench.make()
     (usage,) = (await hear(llm, request())).usage
-    assert (usage.input_tokens, usage.output_tokens, usage.cached_tokens) == (120, 8, 100)
+    if bench.fake is not None:
+        assert (usage.input_tokens, usage.output_tokens, usage.cached_tokens) == (120, 8, 100)
+    assert usage.input_tokens > usage.cached_tokens >= 0
+    assert usage.output_tokens > 0
     await llm.aclose()
 
 
@@ -250,7 +255,7 @@ async def a_cancelled_request(bench: LlmBench) -> None:
     await llm.aclose()
 
 
-@SUITE.check()
+@SUITE.check(live=True)
 async def closing_twice(bench: LlmBench) -> None:
     """Closing twice is harmless, also before anything was asked."""
     llm = bench.make()
@@ -258,7 +263,7 @@ async def closing_twice(bench: LlmBench) -> None:
     await llm.aclose()
 
 
-@SUITE.check()
+@SUITE.check(live=True)
 async def ids_are_kept(bench: LlmBench) -> None:
     """Ids of another vendor's tool calls are accepted in a history."""
     llm = bench.make()

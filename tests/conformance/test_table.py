@@ -26,5 +26,5 @@ def test_exemptions_are_of_checks_that_exist(suite: Suite[Any]) -> None:
 @pytest.mark.parametrize("role", ROLES)
 def test_every_provider_of_every_role_is_put_to_its_suite(role: Role) -> None:
     (suite,) = (suite for suite in SUITES if suite.role == role)
-    put = {subject.name.partition("/")[0].partition(" ")[0] for subject in suite.subjects}
+    put = {subject.provider for subject in suite.subjects}
     assert put == set(provider_names(role))

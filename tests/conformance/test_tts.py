@@ -43,7 +43,7 @@ async def _failure(bench: TtsBench, **settings: Any) -> ProviderError:
     raise AssertionError("it spoke")
 
 
-@SUITE.check()
+@SUITE.check(live=True)
 async def a_wrong_key(bench: TtsBench) -> None:
     """A wrong key is final, and never in the error."""
     error = await _failure(bench, key="wrong-secret")
@@ -68,13 +68,13 @@ async def nobody_listens(bench: TtsBench) -> None:
     assert (await _failure(bench)).retryable
 
 
-@SUITE.check()
+@SUITE.check(live=True)
 async def clauses_are_spoken_in_order_and_counted(bench: TtsBench) -> None:
-    """Audio comes, and characters that are counted never go back."""
+    """Audio comes, as long as such a text is, and characters that are counted never go back."""
     tts = bench.make()
     session = await tts.connect(call_id="CA123")
     chunks = await say(await session.utterance(), *CLAUSES)
-    assert len(audio_of(chunks)) > 1000 * BYTES_PER_MS
+    assert 3000 < len(audio_of(chunks)) / BYTES_PER_MS < 20_000
     told = counts(chunks)
     assert told == sorted(told)
     assert all(0 <= count <= len("".join(CLAUSES)) for count in told)
@@ -89,12 +89,12 @@ async def one_second_is_one_second(bench: TtsBench) -> None:
     session = await tts.connect(call_id="CA123")
     text = "x" * 99 + "."
     heard = len(audio_of(await say(await session.utterance(), text))) / BYTES_PER_MS
-    assert heard == pytest.approx(100 * MS_PER_CHAR, rel=0.02)
+    assert heard == pytest.approx(100 * MS_PER_CHAR, rel=0.01)
     await session.aclose()
     await tts.aclose()
 
 
-@SUITE.check()
+@SUITE.check(live=True)
 async def text_may_come_while_it_is_spoken(bench: TtsBench) -> None:
     """The first clause is heard before the last is known."""
     tts = bench.make()
@@ -111,7 +111,7 @@ async def text_may_come_while_it_is_spoken(bench: TtsBench) -> None:
     await tts.aclose()
 
 
-@SUITE.check()
+@SUITE.check(live=True)
 async def a_connection_is_kept_between_utterances(bench: TtsBench) -> None:
     """The next utterance needs no new configuration by whoever speaks."""
     tts = bench.make()
@@ -122,7 +122,7 @@ async def a_connection_is_kept_between_utterances(bench: TtsBench) -> None:
     await tts.aclose()
 
 
-@SUITE.check()
+@SUITE.check(live=True)
 async def nothing_to_say(bench: TtsBench) -> None:
     """An utterance without text ends, without sound."""
     tts = bench.make()
@@ -133,7 +133,7 @@ async def nothing_to_say(bench: TtsBench) -> None:
     await tts.aclose()
 
 
-@SUITE.check()
+@SUITE.check(live=True)
 async def cancelling_is_final(bench: TtsBench) -> None:
     """After a cancel nothing more comes, and the next utterance is whole."""
     tts = bench.make()
@@ -204,7 +204,7 @@ async def a_vendor_that_is_silent_can_be_left(bench: TtsBench) -> None:
     await tts.aclose()
 
 
-@SUITE.check()
+@SUITE.check(live=True)
 async def two_calls_at_once(bench: TtsBench) -> None:
     """Two calls speak at once, each its own words."""
     tts = bench.make()
@@ -219,7 +219,7 @@ async def two_calls_at_once(bench: TtsBench) -> None:
     await tts.aclose()
 
 
-@SUITE.check()
+@SUITE.check(live=True)
 async def closing_twice(bench: TtsBench) -> None:
     """Closing twice is harmless, also before anything was said."""
     tts = bench.make()

@@ -1,0 +1,1 @@
+"""The checks of `tests/conformance` that need no fake, before the vendors themselves: `make live`."""
