@@ -16,6 +16,7 @@ from typing import Final
 from stayline import registry
 from stayline.agent import Severity, split_ref
 from stayline.catalog import ROLES, ProviderInfo, Role
+from stayline.encryption import Encryption
 from stayline.errors import ConfigError
 from stayline.models import AgentSpec, ToolSpec
 from stayline.retired import RETIRED
@@ -240,6 +241,10 @@ def _check_general(settings: Settings) -> Iterator[Problem]:
 
     try:
         database_url(settings.database)
+    except ConfigError as error:
+        yield Problem("error", error.message, error.fix)
+    try:
+        Encryption.of(settings.encryption_keys)
     except ConfigError as error:
         yield Problem("error", error.message, error.fix)
     if settings.max_calls < 1:

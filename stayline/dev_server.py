@@ -71,16 +71,24 @@ class DevServer:
         port: None: 7233 if that is free, else any; 0: any; else exactly this one.
         ui: serve Temporal's UI, 1000 ports above. Without it the server is ready a second earlier.
         host: address to listen on, e.g. 0.0.0.0 in a container.
+        codec_endpoint: of a codec server, with which its UI decrypts payloads.
     """
 
     def __init__(
-        self, settings: Settings, *, port: int | None = None, ui: bool = True, host: str = "127.0.0.1"
+        self,
+        settings: Settings,
+        *,
+        port: int | None = None,
+        ui: bool = True,
+        host: str = "127.0.0.1",
+        codec_endpoint: str = "",
     ) -> None:
         self._settings = settings
         self._directory = settings.data_dir.resolve()
         self._wanted = port
         self._ui = ui
         self._host = host
+        self.codec_endpoint = codec_endpoint
         self._listening: Listening | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._was_ready = False  #: from then on its ports stay the same
@@ -210,6 +218,8 @@ class DevServer:
         words = ["server", "start-dev", "--ip", self._host, "--port", str(at.port), "--log-level", "warn"]
         words += ["--db-filename", str(self._directory / "temporal.db")]
         words += ["--ui-port", str(at.ui_port), "--ui-disable-news-fetch"] if at.ui_port else ["--headless"]
+        if at.ui_port and self.codec_endpoint:
+            words += ["--ui-codec-endpoint", self.codec_endpoint]
         for flag, values in (
             ("--sqlite-pragma", _SQLITE),
             ("--dynamic-config-value", _DYNAMIC_CONFIG),

@@ -44,6 +44,7 @@ _CAPPED = {
 _CREDENTIAL_KEY = re.compile(r"(^|_|\.|-)(token|secret|password|api_?key|authorization|signature)$", re.IGNORECASE)
 _CREDENTIAL_VARIABLE = re.compile(r"(TOKEN|SECRET|PASSWORD|KEY)$")
 _BEARER = re.compile(r"\b(bearer|basic)\s+[\w.~+/=\-]{8,}|\bsk-[\w\-]{8,}", re.IGNORECASE)
+_URL_PASSWORD = re.compile(r"://[^:/@]*:([^/]+)@")
 _SHORTEST_CREDENTIAL = 8  # characters; shorter values would blank out ordinary words
 _REMEMBERED = 4096
 _FIRST = ("timestamp", "level", "event")  # what a reader of JSON lines looks for
@@ -133,8 +134,11 @@ class _Guard:
 
     def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
         self._pii = settings.telemetry_pii
-        keys = (settings.hash_key, settings.live_key)
+        keys = (settings.hash_key, settings.live_key, settings.codec_token)
         known = {*_credentials(environment), *(key.get_secret_value() for key in keys)}
+        if settings.encryption_keys is not None:  # name:key,name:key
+            known |= set(re.findall(r":\s*([^\s,]+)", settings.encryption_keys.get_secret_value()))
+        known |= set(_URL_PASSWORD.findall(settings.database_url))
         values = sorted((value for value in known if len(value) >= _SHORTEST_CREDENTIAL), key=len, reverse=True)
         self._credentials = re.compile("|".join(map(re.escape, values))) if values else None
 

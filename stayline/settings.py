@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -34,7 +34,9 @@ FILE = "stayline.toml"
 class Settings(BaseSettings):
     """All of Stayline's settings, read once at start."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", toml_file=FILE, frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="forbid", toml_file=FILE, frozen=True, hide_input_in_errors=True
+    )
 
     # where it listens and what the world sees
     listen_addr: str = "127.0.0.1:8080"
@@ -56,8 +58,14 @@ class Settings(BaseSettings):
 
     # data
     data_dir: Path = Path(".stayline")  #: recordings, spool, and the default database
-    database_url: str = ""  #: empty: SQLite in data_dir
+    database_url: str = Field("", repr=False)  #: may hold a password; empty: SQLite in data_dir
     record_audio: bool = True
+
+    # encryption of what Temporal keeps
+    encryption_keys: SecretStr | None = None  #: name:base64,…; the first encrypts, all decrypt; see encryption.py
+    codec_addr: str = "127.0.0.1:8234"  #: where `stayline codec` listens
+    codec_origin: str = ""  #: origin of Temporal's UI, as browsers see it; empty: a dev server's on this machine
+    codec_token: SecretStr = SecretStr("")  #: what the codec server wants as `Authorization: Bearer …`
 
     # worker
     build_id: str = ""  #: set: worker versioning is on, and calls stay on the build that they began on
@@ -76,15 +84,16 @@ class Settings(BaseSettings):
     # agents
     agents: tuple[str, ...] = ()  #: module:variable, as with --agent
 
-    @field_validator("listen_addr", "metrics_addr", "temporal_metrics_addr")
+    @field_validator("listen_addr", "metrics_addr", "temporal_metrics_addr", "codec_addr")
     @classmethod
-    def _host_and_port(cls, value: str) -> str:
+    def _host_and_port(cls, value: str, info: ValidationInfo) -> str:
         port = value.rpartition(":")[2]
-        if value and not (port.isdecimal() and int(port) < 2**16):
+        needed = info.field_name in ("listen_addr", "codec_addr")
+        if (value or needed) and not (port.isdecimal() and int(port) < 2**16):
             raise ValueError("write host:port, e.g. 127.0.0.1:8080")
         return value
 
-    @field_validator("public_url", "otlp_endpoint")
+    @field_validator("public_url", "otlp_endpoint", "codec_origin")
     @classmethod
     def _origin(cls, value: str) -> str:
         if value and not value.startswith(("http://", "https://")):
@@ -104,8 +113,11 @@ class Settings(BaseSettings):
 
     @property
     def listen(self) -> tuple[str, int]:
-        host, _, port = self.listen_addr.rpartition(":")
-        return host or "127.0.0.1", int(port)
+        return _host_port(self.listen_addr)
+
+    @property
+    def codec_listen(self) -> tuple[str, int]:
+        return _host_port(self.codec_addr)
 
     @property
     def public(self) -> str:
@@ -161,8 +173,19 @@ def load_settings(**values: Any) -> Settings:
             ) from error
         raise ConfigError(
             f"Setting {name!r} ({PREFIX}{str(first['loc'][0]).upper()}): {reason}.",
-            fix=f"It was {first['input']!r}.",
+            fix="Write it as one string." if _is_secret(name) else f"It was {first['input']!r}.",
         ) from error
+
+
+def _host_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host or "127.0.0.1", int(port)
+
+
+def _is_secret(name: str) -> bool:
+    """Whether a setting's value, even a wrong one, must not be repeated."""
+    field = Settings.model_fields.get(name.partition(".")[0])
+    return field is not None and ("SecretStr" in str(field.annotation) or not field.repr)
 
 
 def _refuse_unknown_environment(environment: Mapping[str, str]) -> None:

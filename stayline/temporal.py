@@ -11,6 +11,7 @@ of a call, admissions) keeps the request and tries again. A connection heals by 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from datetime import timedelta
 from typing import NoReturn
 from urllib.parse import quote
@@ -20,6 +21,7 @@ from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSe
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, UpdateNamespaceRequest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.converter import DataConverter, DefaultFailureConverterWithEncodedAttributes
 from temporalio.envconfig import ClientConfig, ClientConnectConfig
 from temporalio.plugin import SimplePlugin
 from temporalio.runtime import (
@@ -32,6 +34,7 @@ from temporalio.runtime import (
 )
 from temporalio.service import GrpcCompression, RPCError, RPCStatusCode
 
+from stayline.encryption import Encryption
 from stayline.errors import ConfigError, StaylineError
 from stayline.names import SA_STATUS, SEARCH_ATTRIBUTES
 from stayline.settings import Settings
@@ -42,12 +45,27 @@ DEFAULT_NAMESPACE = "default"
 CLOUD_UI = "https://cloud.temporal.io"
 
 data_converter = pydantic_data_converter
-"""How payloads become bytes; the same for clients, workers and replayers."""
+"""How payloads become bytes; the same for clients, workers and replayers. Encrypts nothing: see `converter_for`."""
 
 _CONNECT_TIMEOUT = timedelta(seconds=10)  # one TCP attempt; a dropped packet would otherwise wait for minutes
 _SEARCH_ATTRIBUTE_PATIENCE = 30.0  # seconds until a server that caches its namespaces knows a new attribute
 _KEYWORD = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
 _runtime: Runtime | None = None
+
+
+def converter_for(settings: Settings) -> DataConverter:
+    """The same, and as `encryption_keys` says: what every client of ours uses.
+
+    With encryption on, a failure's message and stack trace are payloads too: they may hold a caller's words.
+
+    Raises:
+        ConfigError: the keys make no sense.
+    """
+    encryption = Encryption.of(settings.encryption_keys)
+    converter = dataclasses.replace(data_converter, payload_codec=encryption)
+    if encryption.first is None:
+        return converter
+    return dataclasses.replace(converter, failure_converter_class=DefaultFailureConverterWithEncodedAttributes)
 
 
 def plugins() -> list[SimplePlugin]:
@@ -95,17 +113,17 @@ async def connect(
         address: host:port of a dev server of our own; then the environment is not read.
         patience: seconds to keep trying while nothing answers, e.g. when all parts start at once.
     Raises:
-        ConfigError: the configuration is wrong, or Temporal refuses the credentials.
+        ConfigError: the configuration or an encryption key is wrong, or Temporal refuses the credentials.
         StaylineError: Temporal does not answer; retryable.
     """
-    where = _where(address)
+    where, converter = _where(address), converter_for(settings)
     deadline = asyncio.get_running_loop().time() + patience
     while True:
         try:
             return await Client.connect(
                 **where,
                 lazy=lazy,
-                data_converter=data_converter,
+                data_converter=converter,
                 plugins=plugins(),
                 runtime=runtime(settings),
                 connect_timeout=_CONNECT_TIMEOUT,

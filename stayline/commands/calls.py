@@ -183,12 +183,14 @@ def replay(
     async def work(settings: Settings) -> None:
         from stayline.commands.calls_print import print_replay
         from stayline.commands.calls_replay import read_history, replay
+        from stayline.temporal import converter_for
 
+        converter = converter_for(settings)
         if Path(call).suffix == ".json" or await asyncio.to_thread(Path(call).is_file):
             histories = [await asyncio.to_thread(read_history, Path(call))]
         else:
             histories = await _histories(settings, call)
-        reports = await replay(histories)
+        reports = await replay(histories, converter=converter)
         if as_json:
             print_json([{"ok": report.ok, **report.model_dump()} for report in reports])
         else:

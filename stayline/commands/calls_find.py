@@ -154,7 +154,7 @@ class Calls:
                 return FoundCall(
                     record=record,
                     source="live" if running else "history",
-                    retried=tuple(pending_tools(description)),
+                    retried=tuple(await pending_tools(description)),
                     ui_url=url,
                 )
         if saved is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 import re
@@ -13,6 +14,7 @@ from typing import Any, Final
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client, WorkflowHistory
+from temporalio.converter import DataConverter
 from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Plugin, Replayer
@@ -104,11 +106,18 @@ def read_history(path: Path) -> WorkflowHistory:
     return history
 
 
-async def replay(histories: Sequence[WorkflowHistory], workflow: type | None = None) -> list[ReplayReport]:
+async def replay(
+    histories: Sequence[WorkflowHistory],
+    workflow: type | None = None,
+    converter: DataConverter = temporal.data_converter,
+) -> list[ReplayReport]:
     """Run the workflow code of this installation over what was recorded. Nothing is executed again.
 
     Args:
         workflow: the workflow class; None: today's CallWorkflow.
+        converter: as the histories were written: `temporal.converter_for` those that may be encrypted.
+    Raises:
+        ConfigError: a history is encrypted with a key that the converter does not have.
     """
     if workflow is None:
         from workflows.call import CallWorkflow
@@ -116,7 +125,10 @@ async def replay(histories: Sequence[WorkflowHistory], workflow: type | None = N
         workflow = CallWorkflow
     replayer = Replayer(
         workflows=[workflow],
-        data_converter=temporal.data_converter,
+        # Failures of this replay are for the reader of the report; recorded ones are decrypted by either converter.
+        data_converter=dataclasses.replace(
+            converter, failure_converter_class=temporal.data_converter.failure_converter_class
+        ),
         plugins=[plugin for plugin in temporal.plugins() if isinstance(plugin, Plugin)],
         runtime=_quiet_runtime(),
     )
@@ -127,19 +139,37 @@ async def replay(histories: Sequence[WorkflowHistory], workflow: type | None = N
     logger.setLevel(logging.CRITICAL)
     try:
         for history in histories:
+            events = await _decrypted(history.events, converter)
             result = await replayer.replay_workflow(history, raise_on_replay_failure=False)
             failure = result.replay_failure
             reports.append(
                 ReplayReport(
                     workflow_id=history.workflow_id,
                     run_id=history.run_id,
-                    event_count=len(history.events),
-                    difference=difference(str(failure), history.events) if failure else None,
+                    event_count=len(events),
+                    difference=difference(str(failure), events) if failure else None,
                 )
             )
     finally:
         logger.setLevel(level)
     return reports
+
+
+async def _decrypted(events: Sequence[HistoryEvent], converter: DataConverter) -> list[HistoryEvent]:
+    """The events with readable summaries. Tries the key with the workflow's input, which is always there."""
+    codec = converter.payload_codec
+    if codec is None:
+        return list(events)
+    await codec.decode(events[0].workflow_execution_started_event_attributes.input.payloads)
+    readable = []
+    for recorded in events:
+        event = HistoryEvent()
+        event.CopyFrom(recorded)
+        if event.user_metadata.HasField("summary"):
+            (summary,) = await codec.decode([event.user_metadata.summary])
+            event.user_metadata.summary.CopyFrom(summary)
+        readable.append(event)
+    return readable
 
 
 def _quiet_runtime() -> Runtime:
@@ -214,7 +244,7 @@ def _recorded(events: Sequence[HistoryEvent], event_id: int, kind: str) -> str:
 def _name(event: HistoryEvent) -> str:
     if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
         return event.activity_task_scheduled_event_attributes.activity_type.name
-    if event.HasField("user_metadata") and event.user_metadata.HasField("summary"):
+    if event.user_metadata.summary.metadata.get("encoding") == b"json/plain":
         summary: Any = json.loads(event.user_metadata.summary.data or b'""')
         return str(summary)
     return ""

@@ -6,12 +6,15 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from temporalio.api.failure.v1 import Failure
 from temporalio.client import (
     WorkflowExecutionDescription,
     WorkflowHandle,
     WorkflowQueryFailedError,
     WorkflowQueryRejectedError,
 )
+from temporalio.converter import DataConverter
+from temporalio.exceptions import FailureError
 from temporalio.service import RPCError, RPCStatusCode
 
 from stayline.errors import ConfigError, StaylineError
@@ -83,7 +86,7 @@ class PendingTool(Model):
     max_attempts: int = 0  #: 0: no limit
 
 
-def pending_tools(description: WorkflowExecutionDescription) -> list[PendingTool]:
+async def pending_tools(description: WorkflowExecutionDescription) -> list[PendingTool]:
     """Tools that are between attempts or in a later one, from Temporal's own account of the workflow.
 
     A tool's activity has the tool call's id and the tool's name (`workflows/effects.py`).
@@ -96,7 +99,10 @@ def pending_tools(description: WorkflowExecutionDescription) -> list[PendingTool
             PendingTool(
                 call_id=activity.activity_id,
                 name=activity.activity_type.name,
-                failed=ToolAttempt(number=activity.attempt - 1, error=activity.last_failure.message or "failed"),
+                failed=ToolAttempt(
+                    number=activity.attempt - 1,
+                    error=await _message(activity.last_failure, description.data_converter) or "failed",
+                ),
                 failed_at=(
                     activity.last_attempt_complete_time.ToDatetime(UTC)
                     if activity.HasField("last_attempt_complete_time")
@@ -106,3 +112,11 @@ def pending_tools(description: WorkflowExecutionDescription) -> list[PendingTool
             )
         )
     return found
+
+
+async def _message(failure: Failure, converter: DataConverter) -> str:
+    """What a failure says, also where that is encrypted."""
+    if not failure.HasField("encoded_attributes"):
+        return failure.message
+    error = await converter.decode_failure(failure)
+    return error.message if isinstance(error, FailureError) else str(error)

@@ -168,7 +168,7 @@ class CallWatcher:
             self._note(entry)
             self._emit(Happened(entry))
         # After the entries: a tool's call is told before its troubles, and one that has ended has none.
-        for tool in pending_tools(description):
+        for tool in await pending_tools(description):
             if tool.call_id in self._open_tools and (tool.call_id, tool.failed.number) not in self._told_attempts:
                 self._told_attempts.add((tool.call_id, tool.failed.number))
                 self._emit(AttemptFailed(tool))

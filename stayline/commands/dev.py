@@ -39,6 +39,8 @@ async def run_dev(settings: Settings, references: Sequence[str], *, reload: bool
             await stack.ready()
         console.print(f"Bridge    {stack.url}")
         console.print(f"Temporal  {stack.dev_server.address}, UI {stack.dev_server.ui_url}")
+        if stack.dev_server.codec_endpoint:
+            console.print(f"Codec     {stack.dev_server.codec_endpoint}")
         console.print(f"Logs      {settings.data_dir / 'logs'}")
         console.print(f'Try       stayline call --bridge {stack.url} --say "Hello"')
         console.print(f"          TEMPORAL_ADDRESS={stack.dev_server.address} stayline calls list\n")

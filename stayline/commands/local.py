@@ -12,8 +12,10 @@ from typing import Self
 
 from temporalio.client import Client
 
+from stayline.commands.codec import CodecServer
 from stayline.commands.processes import Child, bridge_ready, worker_ready
 from stayline.dev_server import DevServer
+from stayline.errors import ConfigError
 from stayline.models import Model
 from stayline.settings import Settings
 from stayline.temporal import connect, prepare_namespace
@@ -91,9 +93,22 @@ class LocalStack:
         await self._stack.aclose()
 
     async def start_temporal(self) -> None:
+        codec = await self._start_codec() if self.settings.encryption_keys is not None else None
         await self._stack.enter_async_context(self.dev_server)
+        if codec is not None:
+            ui = self.dev_server.ui_url
+            codec.origins |= {ui, ui.replace("127.0.0.1", "localhost")}
         self.client = await connect(self.settings, address=self.dev_server.address, patience=10)
         await prepare_namespace(self.client, RETENTION_DAYS)
+
+    async def _start_codec(self) -> CodecServer:
+        """A codec server for the dev server's UI: at its usual port if that is free."""
+        try:
+            codec = await self._stack.enter_async_context(CodecServer(self.settings))
+        except ConfigError:
+            codec = await self._stack.enter_async_context(CodecServer(self.settings, port=0))
+        self.dev_server.codec_endpoint = codec.url
+        return codec
 
     async def start_worker(self) -> None:
         self.worker = self._child("worker", ["worker", *self._agents])

@@ -146,6 +146,14 @@ def doctor(
     raise typer.Exit(run(run_doctor(agent or [], _settings(), as_json)))
 
 
+@app.command()
+def codec() -> None:
+    """Let Temporal's UI and command line read encrypted payloads: a codec server."""
+    from stayline.commands.codec import run_codec
+
+    run(run_codec(_settings()))
+
+
 def main() -> None:
     """Entry point of the `stayline` script."""
     from stayline.commands.calls import calls_app

@@ -21,6 +21,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from stayline import names
 from stayline.catalog import Role
+from stayline.encryption import Encryption
 from stayline.errors import StaylineError
 from stayline.models import AgentSpec
 from stayline.settings import Settings, TwilioCredentials
@@ -66,6 +67,7 @@ async def probe_temporal(settings: Settings) -> AsyncIterator[Finding]:
             client = await connect(settings)
             address = client.service_client.config.target_host
             yield ok("temporal", f"answers at {address}, namespace {client.namespace!r}")
+            yield _encryption(client, address)
             yield await _retention(client)
             yield await _search_attributes(client)
             yield await _workers(client)
@@ -79,6 +81,19 @@ async def probe_temporal(settings: Settings) -> AsyncIterator[Finding]:
             yield fail("temporal", f"refused a request: {error.status.name}", "Check TEMPORAL_API_KEY and TLS.")
     except TimeoutError:
         yield fail("temporal", f"gave no answer within {PATIENCE:g} s", "Check TEMPORAL_ADDRESS.")
+
+
+def _encryption(client: Client, address: str) -> Finding:
+    from stayline.temporal import is_local
+
+    codec = client.data_converter.payload_codec
+    if isinstance(codec, Encryption) and codec.first is not None:
+        also = f"; {', '.join(codec.names[1:])} can still be read" if codec.names[1:] else ""
+        return ok("temporal", f"payloads are encrypted with the key {codec.first!r}{also}")
+    if is_local(address):
+        return ok("temporal", "payloads are not encrypted; they stay on this machine")
+    message = "payloads are not encrypted: whoever may read the namespace reads what was said"
+    return warn("temporal", message, "Set STAYLINE_ENCRYPTION_KEYS, for all processes.")
 
 
 async def _retention(client: Client) -> Finding:

@@ -107,7 +107,7 @@ class GatewayConfig(_Checked):
         temporal_address: host:port, namespace `default`; default: TEMPORAL_ADDRESS and what else Temporal's own
             configuration says. Without either, a dev server is started that keeps its data in `data_dir`.
         temporal_client: a connected client, e.g. for another namespace or a payload codec. Its data converter must
-            be `stayline.temporal.data_converter` or one that extends it.
+            be `stayline.temporal.data_converter`, `converter_for(settings)`, or one that extends it.
         run_worker: False where workers run elsewhere (`stayline worker`).
         environment: where keys and origins of providers are; default: the process's own.
     """

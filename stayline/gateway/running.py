@@ -86,6 +86,11 @@ class Running:
                     "temporal_client cannot carry Stayline's messages.",
                     fix="Connect it with data_converter=stayline.temporal.data_converter, or one made from it.",
                 )
+            if self._settings.encryption_keys is not None and client.data_converter.payload_codec is None:
+                raise ConfigError(
+                    "STAYLINE_ENCRYPTION_KEYS is set, but temporal_client encrypts nothing.",
+                    fix="Connect it with data_converter=stayline.temporal.converter_for(settings).",
+                )
             return client
         address = self._config.temporal_address or None
         if address is None and not _configured():

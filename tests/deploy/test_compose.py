@@ -61,7 +61,8 @@ def test_our_environment_names_settings_that_exist_and_values_that_they_take(com
         assert keys - {None} <= set(environment)
         with pytest.MonkeyPatch.context() as patch:
             for key, value in ours.items():
-                patch.setenv(key, defaults_filled_in(value))
+                if value is not None:  # else passed on from compose's own environment, where it is set
+                    patch.setenv(key, defaults_filled_in(value))
             read = Settings()
         assert read.agents == ("my_agent:agent",)
         assert read.database.startswith("postgresql")

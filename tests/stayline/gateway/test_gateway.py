@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import os
 import signal
@@ -229,6 +230,13 @@ async def test_a_client_that_speaks_otherwise(client: Client, tmp_path: Path) ->
     other = await Client.connect(client.service_client.config.target_host)
     gateway = Gateway(config(tmp_path, other, free_port(), {}, **OWN))
     with pytest.raises(ConfigError, match="temporal_client cannot carry Stayline's messages"):
+        await gateway.start()
+
+
+async def test_a_client_that_encrypts_nothing_though_it_should(client: Client, tmp_path: Path) -> None:
+    keys = {"encryption_keys": f"a:{base64.b64encode(bytes(32)).decode()}"}
+    gateway = Gateway(config(tmp_path, client, free_port(), {}, settings=keys, **OWN))
+    with pytest.raises(ConfigError, match="temporal_client encrypts nothing"):
         await gateway.start()
 
 
