@@ -1,8 +1,10 @@
 # The only list of commands. `make demo` and `make test` need nothing but Python 3.11 or newer.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check conformance live format lock
+.PHONY: help setup demo test check conformance fuzz live format lock
 
 bin := .venv/bin
+# Twice the cores: a test of a whole call mostly waits, in the call's own time.
+workers := $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN || echo 2))))
 
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -14,7 +16,7 @@ demo: setup      ## place a whole call here; ARGS=--crash kills the bridge in mi
 	@$(bin)/stayline demo $(ARGS)
 
 test: setup      ## all tests, with coverage; ARGS="-k name" for some
-	@$(bin)/pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered $(ARGS)
+	@$(bin)/pytest -n $(workers) --dist loadfile --cov --cov-report=term:skip-covered $(ARGS)
 
 check: setup     ## format, lint, types, import rules
 	@$(bin)/ruff format --check .
@@ -25,6 +27,9 @@ check: setup     ## format, lint, types, import rules
 conformance: setup ## put every provider to its suite, and write docs/conformance.md
 	@$(bin)/pytest -q -n auto tests/conformance --deselect tests/conformance/test_table.py
 	@$(bin)/python -m tests.conformance.table
+
+fuzz: setup      ## some million odd inputs; FUZZ_EXAMPLES=100 for fewer of them
+	@FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-2500} nice $(bin)/pytest -q tests/fuzz $(ARGS)
 
 live: setup      ## put the vendors themselves to the suites, where there are keys; costs a little
 	@$(bin)/pytest -m live tests/live $(ARGS)
