@@ -219,4 +219,4 @@ def _check_bridge(public_url: str) -> None:
 def _retry_after(headers: Any) -> timedelta | None:
     """Seconds that the carrier asked to wait; a date, or nothing, leaves it to the retry policy."""
     value = str(headers.get("Retry-After", "")).strip()
-    return timedelta(seconds=min(int(value), 60)) if value.isdigit() else None
+    return timedelta(seconds=min(int(value), 60)) if value.isascii() and value.isdecimal() else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,7 @@ PATIENT = (Usage,)
 REFUSED = (RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT)
 """The call's workflow is closed, or Temporal will never take this: set aside for a person, not tried again."""
 RETRY_SECONDS = 0.5
+_NUMBER = re.compile(r"[0-9]{1,9}")
 RESEND_SECONDS = 2.0
 
 
@@ -59,6 +61,7 @@ class RecordSender:
         self._spool = spool_dir / f"{call_id}.{session}.json"
         self._waiting: deque[TimelineEvent] = deque()
         self._first_seq = 1  #: number of the first waiting event
+        self._at_once = BATCH
         self._more = asyncio.Event()
         self._sent = asyncio.Event()
 
@@ -100,7 +103,7 @@ class RecordSender:
             telemetry.metrics.records_waiting(-len(self._waiting))  # the spool's, not this sender's, from now on
 
     async def _send_batch(self) -> None:
-        events = tuple(list(self._waiting)[:BATCH])
+        events = tuple(list(self._waiting)[: self._at_once])
         record = self._record(events)
         try:
             await send(self._client, self._call_id, record)
@@ -112,11 +115,17 @@ class RecordSender:
                 self._keep()
                 await asyncio.sleep(RETRY_SECONDS)
                 return
+        except Exception as error:  # one event of these cannot be sent; the others must not be lost with it
+            if len(events) > 1:
+                self._at_once = 1
+                return
+            log.error("record_not_sendable", kind=type(error).__name__, of=events[0].type)
         for _ in events:
             self._waiting.popleft()
         self._first_seq += len(events)
         telemetry.metrics.records_waiting(-len(events))
         if not self._waiting:
+            self._at_once = BATCH
             with contextlib.suppress(OSError):
                 self._spool.unlink(missing_ok=True)
             self._sent.set()
@@ -145,6 +154,8 @@ def _write(path: Path, record: Record) -> None:
         part.replace(path)
     except OSError as error:
         log.error("spool_not_writable", error=error.strerror)
+    except ValueError as error:  # an event that is no JSON
+        log.error("record_not_writable", kind=type(error).__name__)
 
 
 async def send(client: Client, call_id: str, record: Record) -> None:
@@ -170,7 +181,7 @@ class SpoolResender:
 
     async def _resend(self, path: Path) -> None:
         call_id, _, session = path.stem.rpartition(".")
-        if not session.isdigit() or (call_id, int(session)) in self.busy:
+        if not _NUMBER.fullmatch(session) or (call_id, int(session)) in self.busy:
             return
         try:
             whole = Record.model_validate_json(path.read_text())

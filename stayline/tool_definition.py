@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from stayline.errors import ConfigError
@@ -122,19 +122,58 @@ def _checked_schema(tool_name: str, schema: dict[str, Any]) -> dict[str, Any]:
     unknown = set(schema.get("required", ())) - set(schema.get("properties", {}))
     if unknown and schema.get("additionalProperties") is False:
         raise ConfigError(f"Tool {tool_name!r}: {min(unknown)!r} is required but not among the properties.")
+    if "$id" not in schema:
+        _check_references(tool_name, schema)
     return {**schema, "properties": schema.get("properties", {})}
+
+
+def _check_references(tool_name: str, schema: dict[str, Any]) -> None:
+    """Every `$ref` leads somewhere within the schema; nothing is fetched."""
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012
+
+    resolver = Registry().resolver_with_root(DRAFT202012.create_resource(schema))
+    for reference in _references(schema):
+        try:
+            resolver.lookup(reference)
+        except (Unresolvable, ValueError, TypeError) as error:
+            raise ConfigError(
+                f"Tool {tool_name!r}: parameters refer to {reference!r}, which is not among them.",
+                fix="Write it under `$defs`; schemas elsewhere are not fetched.",
+            ) from error
+
+
+def _references(node: Any) -> Iterator[str]:
+    if isinstance(node, Mapping):
+        if isinstance(reference := node.get("$ref"), str):
+            yield reference
+        for value in node.values():
+            yield from _references(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _references(value)
 
 
 def _schema_reader(tool_name: str, schema: dict[str, Any]) -> ReadArguments:
     from jsonschema import Draft202012Validator
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
 
-    validator = Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
+    validator = Draft202012Validator(
+        schema,
+        format_checker=Draft202012Validator.FORMAT_CHECKER,
+        registry=Registry(),  # jsonschema's own would fetch an address that a `$ref` names
+    )
 
     def read(arguments: dict[str, Any], context: ToolContext) -> dict[str, Any]:
-        faults = [
-            f"{'.'.join(map(str, error.absolute_path)) or 'arguments'}: {error.message}"
-            for error in validator.iter_errors(arguments)
-        ]
+        try:
+            faults = [
+                f"{'.'.join(map(str, error.absolute_path)) or 'arguments'}: {error.message}"
+                for error in validator.iter_errors(arguments)
+            ]
+        except (ValueError, ArithmeticError, RecursionError, Unresolvable) as error:  # not a number, too deep
+            raise wrong_arguments(tool_name, [f"they cannot be checked ({type(error).__name__})"]) from error
         if faults:
             raise wrong_arguments(tool_name, faults)
         return {"arguments": arguments, "context": context}

@@ -180,7 +180,9 @@ def tool_spec(
             fix="Use letters, digits and underscores, at most 64.",
         )
     limits = (retries, attempt_timeout, total_timeout, heartbeat_timeout or 1, backoff, approval_timeout)
-    if not isinstance(retries, int) or not all(isinstance(limit, int | float) for limit in limits):
+    if not isinstance(retries, int) or not all(
+        isinstance(limit, int | float) and abs(limit) < 1e9 for limit in limits
+    ):
         raise ConfigError(
             f"Tool {name!r}: a limit is not a number.",
             fix="Give times in seconds, and retries as a whole number.",

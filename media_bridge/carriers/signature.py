@@ -63,7 +63,7 @@ def _check(
 ) -> bool:
     if not header or not auth_token:
         return False
-    given = header.encode("utf-8", "surrogateescape")
+    given = header.encode("utf-8", "replace")
     try:
         return any(hmac.compare_digest(sign_webhook(auth_token, url, form).encode(), given) for url in urls)
     except UnicodeEncodeError:

@@ -80,9 +80,7 @@ async def stream_reply(
     order = providers.order()
     for member in order:
         begun = called = False
-        cut: list[Message] = (
-            [AgentMessage(text=said, interrupted=True), NoteMessage(text=CUT_OFF)] if said else []
-        )
+        cut: list[Message] = [AgentMessage(text=said, interrupted=True), NoteMessage(text=CUT_OFF)] if said else []
         request = LlmRequest(grant.agent.instructions, [*messages, *cut], tools, grant.call.call_id)
         first = FIRST_TOKEN_TIMEOUT if len(order) > 1 else TOKEN_TIMEOUT
         try:

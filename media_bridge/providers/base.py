@@ -11,6 +11,8 @@ and raises only `ProviderError` (and `ConfigError` from its constructor).
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
@@ -31,6 +33,33 @@ class ProviderConfig:
     """Checked by the adapter's own options model; an unknown one is a ConfigError."""
 
 
+class _Words:
+    """Base of what brings words: they are text that can be sent and kept, whatever a vendor sends.
+
+    Half a surrogate pair is legal in JSON, and a model's tokens may cut a pair in two; its half is replaced by "?".
+    """
+
+    __slots__ = ()
+    text: str
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            TypeError: it is no text.
+        """
+        object.__setattr__(self, "text", encodable(self.text))
+
+
+def encodable(text: str) -> str:
+    """
+    Raises:
+        TypeError: it is no text.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"{type(text).__name__} instead of text")
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
 # --- speech to text --------------------------------------------------------------------------------------
 
 
@@ -48,14 +77,14 @@ class SpeechStarted:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Partial:
+class Partial(_Words):
     """What the open turn says so far; replaces earlier partials. Never empty."""
 
     text: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class EndOfTurn:
+class EndOfTurn(_Words):
     """The caller's turn is over. `text` is the whole turn; empty when the speech proved to be noise."""
 
     text: str
@@ -63,9 +92,14 @@ class EndOfTurn:
     speech_end_ms: int | None = None  #: stream position of the last voiced audio, where known
     speech_ms: int = 0  #: how long the caller spoke, where known
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", encodable(self.text))
+        if isinstance(self.confidence, float) and not math.isfinite(self.confidence):
+            object.__setattr__(self, "confidence", None)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class EagerEndOfTurn:
+class EagerEndOfTurn(_Words):
     """The turn is probably over; either TurnResumed or EndOfTurn follows."""
 
     text: str
@@ -118,7 +152,7 @@ class LlmRequest:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class TextDelta:
+class TextDelta(_Words):
     text: str
 
 
@@ -130,12 +164,32 @@ class ToolCallDelta:
     call: ToolCall
     malformed: str | None = None
 
+    def __post_init__(self) -> None:
+        """A call goes to its workflow as JSON. What cannot (half a surrogate pair, a nest of 255) is malformed."""
+        try:
+            self.call.model_dump_json()
+        except ValueError:
+            written = self.malformed or json.dumps(self.call.arguments)
+            names = {"id": encodable(self.call.id), "name": encodable(self.call.name), "arguments": {}}
+            object.__setattr__(self, "call", self.call.model_copy(update=names))
+            object.__setattr__(self, "malformed", written)
+        if self.malformed is not None:
+            object.__setattr__(self, "malformed", encodable(self.malformed))
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LlmUsage:
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            TypeError: a count is no whole number.
+        """
+        if any(type(count) is not int for count in (self.input_tokens, self.output_tokens, self.cached_tokens)):
+            raise TypeError("a count is no whole number")
 
 
 LlmEvent = TextDelta | ToolCallDelta | LlmUsage
@@ -249,7 +303,7 @@ class SpeechStopped:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class CallerTranscript:
+class CallerTranscript(_Words):
     """The words of one turn of the caller. May come when the response to it is already heard.
 
     `text` empty: it was a noise, or could not be written down (`failed`).
@@ -276,7 +330,7 @@ class ResponseAudio:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class ResponseText:
+class ResponseText(_Words):
     """What the response's speech says, piece by piece."""
 
     response: str

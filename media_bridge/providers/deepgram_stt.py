@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -21,7 +20,16 @@ from websockets.exceptions import ConnectionClosed
 from media_bridge.providers import deepgram_flux, deepgram_nova
 from media_bridge.providers.base import ProviderConfig, SttEvent, SttProfile
 from media_bridge.providers.options import read_options
-from media_bridge.providers.vendor_socket import CLOSE_TIMEOUT, Query, lost, open_socket, scrub, warm_origin
+from media_bridge.providers.vendor_socket import (
+    CLOSE_TIMEOUT,
+    MALFORMED,
+    Query,
+    lost,
+    open_socket,
+    parsed,
+    scrub,
+    warm_origin,
+)
 from stayline.catalog import PROVIDERS
 from stayline.errors import ProviderError
 
@@ -268,7 +276,7 @@ class DeepgramStream:
             return
         kind = "text"
         try:
-            message = json.loads(raw)
+            message = parsed(raw)
             kind = str(message["type"])
             if kind in ("Error", "Warning"):
                 said = str(message.get("description") or message.get("message") or message.get("code"))
@@ -276,7 +284,7 @@ class DeepgramStream:
                 log.warning("deepgram stt: %s: %s", kind.lower(), self._said)
                 return
             events = self._turns.handle(message)
-        except (ValueError, TypeError, LookupError, AttributeError):
+        except MALFORMED:
             self._ignore(kind)
             return
         for event in events:

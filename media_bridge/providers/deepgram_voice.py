@@ -13,14 +13,14 @@ import json
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final
+from typing import Final
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from media_bridge.providers.base import SpeechChunk
 from media_bridge.providers.speech_queue import SpeechQueue
-from media_bridge.providers.vendor_socket import CLOSE_TIMEOUT, Watchdog, lost, scrub
+from media_bridge.providers.vendor_socket import CLOSE_TIMEOUT, Watchdog, lost, parsed, scrub
 from stayline.errors import ProviderError
 
 log = logging.getLogger(__name__)
@@ -132,13 +132,11 @@ class DeepgramVoice:
             if self._line and not self._clearing:
                 self._line[0].audio.put(raw)
             return
-        try:
-            message: dict[str, Any] = json.loads(raw)
-            kind = message.get("type")
-        except (ValueError, AttributeError):
+        message = parsed(raw)
+        kind = message.get("type")
+        if not message:
             log.warning("deepgram tts: ignored a malformed message")
-            return
-        if kind == "Cleared":
+        elif kind == "Cleared":
             self._clearing = max(0, self._clearing - 1)
         elif kind == "Flushed" and not self._clearing and self._line:
             self._line[0].flushed()

@@ -14,7 +14,7 @@ from typing import Any, Final
 import aiohttp
 
 from media_bridge.providers.base import ProviderConfig
-from media_bridge.providers.vendor_socket import Query, is_loopback, scrub, tls_context
+from media_bridge.providers.vendor_socket import MALFORMED, Query, is_loopback, scrub, tls_context
 from stayline.catalog import PROVIDERS
 from stayline.errors import ConfigError, ProviderError
 
@@ -142,7 +142,7 @@ def _detail(body: str) -> tuple[str, str]:
     """The error's name and text; of a body that is none, the body."""
     try:
         detail = json.loads(body)["detail"]
-    except (ValueError, TypeError, LookupError):
+    except MALFORMED:
         return "", body
     if isinstance(detail, dict):
         return str(detail.get("status") or detail.get("code") or ""), str(detail.get("message") or "")

@@ -25,7 +25,7 @@ from media_bridge.providers.elevenlabs_scribe import language, utterance_rule
 from media_bridge.providers.options import Options
 from media_bridge.providers.turn_order import Turn, TurnOrder
 from media_bridge.providers.utterances import UtteranceFinder, UtteranceOver, UtteranceRule, UtteranceStarted
-from media_bridge.providers.vendor_socket import Query
+from media_bridge.providers.vendor_socket import MALFORMED, Query
 from stayline.errors import ProviderError
 
 log = logging.getLogger(__name__)
@@ -167,7 +167,7 @@ class FileStream:
         try:
             answer = json.loads(raw)
             return answer["text"].strip(), _confidence(answer)
-        except (ValueError, TypeError, LookupError, AttributeError):
+        except MALFORMED:
             raise ProviderError("elevenlabs", "the answer is not its protocol.", retryable=True) from None
 
 

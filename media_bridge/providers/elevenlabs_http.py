@@ -18,7 +18,7 @@ from media_bridge.providers.base import SpeechChunk
 from media_bridge.providers.elevenlabs_alignment import ClipAlignment
 from media_bridge.providers.elevenlabs_client import ElevenLabsClient
 from media_bridge.providers.speech_queue import SpeechQueue
-from media_bridge.providers.vendor_socket import Query
+from media_bridge.providers.vendor_socket import MALFORMED, Query
 from stayline.errors import ProviderError
 
 log = logging.getLogger(__name__)
@@ -60,14 +60,14 @@ class HttpSpeech:
                 try:
                     message = json.loads(line)
                     audio = base64.b64decode(message.get("audio_base64") or "")
-                except (ValueError, TypeError, AttributeError):
+                except MALFORMED:
                     log.warning("elevenlabs tts: ignored a malformed piece")
                     continue
                 pieces: list[tuple[bytes, int | None]] = [(audio, None)]
                 if alignment is not None:
                     try:
                         pieces = alignment.split(audio, message.get("alignment"))
-                    except (TypeError, LookupError, ValueError, AttributeError):
+                    except MALFORMED:
                         alignment = None  # its count is lost; the text's length at the end is certain all the same
                 for piece in pieces:
                     yield piece

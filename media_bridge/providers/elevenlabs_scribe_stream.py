@@ -9,7 +9,6 @@ that it does not tell, or when there was little to hear; that is no loss.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,7 +21,7 @@ from media_bridge.audio.mulaw import BYTES_PER_MS, bytes_to_ms, silence
 from media_bridge.providers.base import SttEvent
 from media_bridge.providers.elevenlabs_scribe import COMMIT, Failure, chunk, failure
 from media_bridge.providers.elevenlabs_scribe_turns import Turns
-from media_bridge.providers.vendor_socket import Watchdog, lost, scrub
+from media_bridge.providers.vendor_socket import MALFORMED, Watchdog, lost, parsed, scrub
 from stayline.errors import ProviderError
 
 log = logging.getLogger(__name__)
@@ -162,7 +161,7 @@ class ScribeStream:
         """
         self._session = ""
         while not self._session:
-            message = self._read(await socket.recv())
+            message = parsed(await socket.recv())
             if (refused := failure(message, "", self._secret)) is not None:
                 raise refused.error
             if message.get("message_type") == "session_started":
@@ -245,13 +244,13 @@ class ScribeStream:
         except TimeoutError:
             self._release()
             return None
-        message = self._read(raw)
+        message = parsed(raw)
         kind = str(message.get("message_type"))
         try:
             if (ended := failure(message, self._session, self._secret)) is not None:
                 return ended
             self._take(kind, message)
-        except (ValueError, TypeError, LookupError, AttributeError):
+        except MALFORMED:
             self._ignore(kind)
         return None
 
@@ -275,14 +274,6 @@ class ScribeStream:
         """Do not wait any longer for the timestamps of what was committed."""
         for segment in self._turns.commits.release():
             self._tell(self._turns.committed(segment, bytes_to_ms(self._sent)))
-
-    def _read(self, raw: str | bytes) -> dict[str, Any]:
-        """The message; an empty one if it is no JSON object."""
-        try:
-            message = json.loads(raw)
-        except ValueError:
-            message = None
-        return message if isinstance(message, dict) else {}
 
     def _tell(self, events: list[SttEvent]) -> None:
         for event in events:

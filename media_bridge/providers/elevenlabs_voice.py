@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from media_bridge.providers import elevenlabs_alignment
 from media_bridge.providers.base import SpeechChunk
 from media_bridge.providers.speech_queue import SpeechQueue
-from media_bridge.providers.vendor_socket import CLOSE_TIMEOUT, Watchdog, lost, scrub
+from media_bridge.providers.vendor_socket import CLOSE_TIMEOUT, MALFORMED, Watchdog, lost, parsed, scrub
 from stayline.catalog import PROVIDERS
 from stayline.errors import ProviderError
 
@@ -184,9 +184,7 @@ class ElevenLabsVoice:
 
     def _hear(self, raw: str | bytes) -> None:
         try:
-            message = json.loads(raw)
-            if not isinstance(message, dict):
-                raise TypeError("no object")
+            message = parsed(raw)
             if message.get("error"):
                 self._refused(message)
                 return
@@ -201,7 +199,7 @@ class ElevenLabsVoice:
                 self._ended.set()
                 if utterance is not None:
                     utterance.ended()
-        except (ValueError, TypeError, LookupError):
+        except MALFORMED:
             log.warning("elevenlabs tts: ignored a malformed message")
 
     def _refused(self, message: dict[str, Any]) -> None:
@@ -301,7 +299,7 @@ class ElevenLabsUtterance:
         self.due = self.finished
         try:
             pieces = elevenlabs_alignment.split(audio, alignment, self._text, self._position)
-        except (TypeError, LookupError, ValueError, AttributeError):
+        except MALFORMED:
             pieces = [(audio, None)]
         for piece, chars in pieces:
             self.audio.put(piece, chars)

@@ -7,10 +7,9 @@ messages mean in `gemini_talk`, and the caller's turns are found in `gemini_call
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final
+from collections.abc import AsyncIterator
+from typing import Final
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
@@ -20,7 +19,7 @@ from media_bridge.providers import gemini_messages as to_send
 from media_bridge.providers.base import ProviderConfig, RealtimeEvent, RealtimeProfile, RealtimeRequest
 from media_bridge.providers.gemini_messages import GeminiOptions
 from media_bridge.providers.gemini_talk import Talk
-from media_bridge.providers.vendor_socket import lost, open_socket, scrub, warm_origin
+from media_bridge.providers.vendor_socket import MALFORMED, lost, open_socket, parsed, scrub, warm_origin
 from stayline.catalog import PROVIDERS
 from stayline.errors import ProviderError
 from stayline.models import ToolMessage
@@ -92,7 +91,7 @@ class GeminiLive:
     async def _configure(self, socket: ClientConnection, talk: Talk, request: RealtimeRequest) -> None:
         await socket.send(to_send.setup(self._config, self._options, request))
         while not talk.ready:
-            talk.handle_message(_parsed(await socket.recv()))
+            talk.handle_message(parsed(await socket.recv()))
         if not request.resume and (turns := to_send.history(request.messages)):
             await socket.send(to_send.content(turns, answer=False))
 
@@ -184,9 +183,9 @@ class GeminiSession:
 
     def _hear(self, raw: str | bytes) -> None:
         try:
-            for event in self._talk.handle_message(_parsed(raw)):
+            for event in self._talk.handle_message(parsed(raw)):
                 self._events.put_nowait(event)
-        except (ValueError, TypeError, LookupError, AttributeError):
+        except MALFORMED:
             if not self._ignored:
                 self._ignored = True
                 log.warning("gemini live: ignored a malformed message")
@@ -214,15 +213,6 @@ class GeminiSession:
     def _lost(self, closed: ConnectionClosed) -> None:
         if self._error is None:
             self._error = _closed(self._config, closed, ready=True)
-
-
-def _parsed(raw: str | bytes) -> Mapping[str, Any]:
-    """One message (Google sends JSON in binary frames); whatever is none becomes an empty one."""
-    try:
-        message = json.loads(raw)
-    except ValueError:
-        return {}
-    return message if isinstance(message, dict) else {}
 
 
 def _closed(config: ProviderConfig, closed: ConnectionClosed, *, ready: bool) -> ProviderError:

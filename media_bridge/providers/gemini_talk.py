@@ -38,7 +38,7 @@ OUTPUT_RATE: Final = 24_000
 FORGOTTEN: Final = 64
 """Cancelled tool calls that are remembered, so that their late results are not sent."""
 
-_RATE: Final = re.compile(r"rate=(\d+)")
+_RATE: Final = re.compile(r"rate=(\d{1,9})")
 _SECONDS: Final = re.compile(r"(\d+(?:\.\d+)?)s")
 _FAILED: Final = re.compile("MALFORMED|REJECTED|PROHIBITED|SAFETY|BLOCKLIST|INPUT_OTHER")
 """Reasons for the end of a turn that leave the caller without an answer (google.genai.types.TurnCompleteReason)."""
@@ -120,11 +120,12 @@ class Talk:
         self.ready = self.ready or "setupComplete" in message
         if (update := message.get("sessionResumptionUpdate")) is not None:
             # Not resumable: the model is at work, and what it does would be lost to a new connection.
-            self.handle = update.get("newHandle") or "" if update.get("resumable") else ""
+            self.handle = str(update.get("newHandle") or "") if update.get("resumable") else ""
         events = self._voice(message.get("voiceActivity") or {})
         if cancelled := (message.get("toolCallCancellation") or {}).get("ids"):
-            self._forgotten += cancelled
-            events.append(ToolCancelled(tuple(cancelled)))
+            ids = tuple(map(str, cancelled))
+            self._forgotten += ids
+            events.append(ToolCancelled(ids))
         spoken = message.get("serverContent") or {}
         events += self._speech(spoken)
         if calls := (message.get("toolCall") or {}).get("functionCalls"):
@@ -242,7 +243,7 @@ class Talk:
 
     def _heard_of(self, sound: Mapping[str, Any]) -> bytes:
         rate = _RATE.search(sound["mimeType"])
-        hertz = int(rate[1]) if rate else OUTPUT_RATE
+        hertz = int(rate[1]) if rate and 4000 <= int(rate[1]) <= 96_000 else OUTPUT_RATE
         rest = b""
         if self._sound is None or hertz != self._rate:
             rest = self._sound.flush() if self._sound is not None else b""

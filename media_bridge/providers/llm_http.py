@@ -189,7 +189,7 @@ def tool_arguments(text: str) -> tuple[dict[str, Any], str | None]:
         return {}, None
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}, text
     return (value, None) if isinstance(value, dict) else ({}, text)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
@@ -31,7 +30,7 @@ from media_bridge.providers.openai_realtime_messages import (
 )
 from media_bridge.providers.openai_realtime_talk import SessionFailed, Talk
 from media_bridge.providers.openai_realtime_turns import CallerTurns
-from media_bridge.providers.vendor_socket import lost, open_socket, scrub, warm_origin
+from media_bridge.providers.vendor_socket import MALFORMED, lost, open_socket, parsed, scrub, warm_origin
 from stayline.errors import ProviderError
 from stayline.models import ToolMessage
 
@@ -119,7 +118,7 @@ class OpenAIRealtime:
 
     async def _wait_for(self, socket: ClientConnection, kind: str) -> None:
         while True:
-            message = _parsed(await socket.recv())
+            message = parsed(await socket.recv())
             if message.get("type") == kind:
                 return
             if message.get("type") == "error":
@@ -202,12 +201,12 @@ class OpenAISession:
     def _hear(self, raw: str | bytes) -> None:
         kind = "text"
         try:
-            message = _parsed(raw)
+            message = parsed(raw)
             kind = str(message["type"])
             self._events += self._talk.handle(message)
         except SessionFailed as failed:
             self._error = _failure(self._config, failed.body)
-        except (ValueError, TypeError, LookupError, AttributeError):
+        except MALFORMED:
             if kind not in self._ignored:
                 self._ignored.add(kind)
                 log.warning("openai realtime: ignored a malformed message (%s)", kind[:60])
@@ -233,15 +232,6 @@ class OpenAISession:
     def _lost(self, closed: ConnectionClosed) -> None:
         if self._error is None:
             self._error = lost("openai", closed)
-
-
-def _parsed(raw: str | bytes) -> Mapping[str, Any]:
-    """One message; whatever is none becomes an empty one."""
-    try:
-        message = json.loads(raw)
-    except ValueError:
-        return {}
-    return message if isinstance(message, dict) else {}
 
 
 def _failure(config: ProviderConfig, body: object) -> ProviderError:

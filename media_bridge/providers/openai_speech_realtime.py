@@ -25,7 +25,7 @@ from media_bridge.providers.llm_http import error_from_body
 from media_bridge.providers.openai_client import request_id, versioned_origin
 from media_bridge.providers.openai_pieces import Piece, PiecewiseUtterance
 from media_bridge.providers.speech_socket import SpeechSocket
-from media_bridge.providers.vendor_socket import lost, open_socket, scrub, warm_origin
+from media_bridge.providers.vendor_socket import MALFORMED, lost, open_socket, parsed, scrub, warm_origin
 from stayline.errors import ProviderError
 
 log = logging.getLogger(__name__)
@@ -117,11 +117,8 @@ class RealtimeSpeech:
     async def _answer(self, socket: ClientConnection, wanted: str) -> None:
         """Wait for a message of this type; others that may come before it do not matter."""
         while True:
-            try:
-                message = json.loads(await socket.recv())
-                kind = message["type"]
-            except (ValueError, TypeError, LookupError):
-                continue
+            message = parsed(await socket.recv())
+            kind = message.get("type")
             if kind == "error":
                 raise error_from_body(self._config, message.get("error") or {})
             if kind == wanted:
@@ -227,7 +224,7 @@ class RealtimeVoice:
             return
         try:
             await self._handle(str(message.get("type")), message)
-        except (ValueError, TypeError, LookupError, AttributeError):
+        except MALFORMED:
             log.warning("openai tts: ignored a malformed message")
 
     async def _handle(self, kind: str, message: dict[str, Any]) -> None:

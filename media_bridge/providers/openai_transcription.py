@@ -17,10 +17,10 @@ from media_bridge.providers.base import ProviderConfig, SttProfile
 from media_bridge.providers.openai_client import request_id, versioned_origin
 from media_bridge.providers.openai_local_turns import LocalTurns
 from media_bridge.providers.openai_stt_options import OpenAISttOptions, session_update
-from media_bridge.providers.openai_transcription_stream import AnyTurns, TranscriptionStream, read, refusal
+from media_bridge.providers.openai_transcription_stream import AnyTurns, TranscriptionStream, refusal
 from media_bridge.providers.openai_turns import ServerTurns
 from media_bridge.providers.utterances import warm_vad
-from media_bridge.providers.vendor_socket import lost, open_socket, warm_origin
+from media_bridge.providers.vendor_socket import lost, open_socket, parsed, warm_origin
 from stayline.errors import ProviderError
 
 
@@ -95,7 +95,7 @@ class LiveTranscription:
 
     async def _accepted(self, socket: ClientConnection) -> None:
         while True:
-            message = read(await socket.recv())
+            message = parsed(await socket.recv())
             if message.get("type") == "session.updated":
                 return
             if message.get("type") == "error":

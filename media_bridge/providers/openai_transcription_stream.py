@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -25,7 +24,7 @@ from media_bridge.providers.hearing_queue import HearingQueue
 from media_bridge.providers.llm_http import error_from_body
 from media_bridge.providers.openai_local_turns import LocalTurns
 from media_bridge.providers.openai_turns import ServerTurns, TranscriptionFailed
-from media_bridge.providers.vendor_socket import lost, scrub
+from media_bridge.providers.vendor_socket import MALFORMED, lost, parsed, scrub
 from stayline.errors import ProviderError
 
 log = logging.getLogger(__name__)
@@ -194,7 +193,7 @@ class TranscriptionStream:
             return lost("openai", closed, self._said)
 
     def _take(self, raw: str | bytes) -> ProviderError | None:
-        message = read(raw)
+        message = parsed(raw)
         kind = str(message.get("type"))
         try:
             if kind == "error":
@@ -203,7 +202,7 @@ class TranscriptionStream:
             progress = self._turns.handle(message)
         except TranscriptionFailed as failed:
             return refusal(self._config, failed.body)
-        except (ValueError, TypeError, LookupError, AttributeError):
+        except MALFORMED:
             if kind not in self._ignored:
                 self._ignored.add(kind)
                 log.warning("openai stt: ignored a malformed message (%s)", kind[:40])
@@ -262,12 +261,3 @@ def refusal(config: ProviderConfig, body: object) -> ProviderError:
     error["code"] = _STATUS_CODES.get(str(error.get("code")), error.get("code"))
     error["message"] = scrub(str(error.get("message") or error["code"]), config.api_key)
     return error_from_body(config, error)
-
-
-def read(raw: str | bytes) -> dict[str, Any]:
-    """A message; empty if it is none."""
-    try:
-        message = json.loads(raw)
-    except ValueError:
-        return {}
-    return message if isinstance(message, dict) else {}

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from media_bridge.providers.vendor_socket import CLOSE_TIMEOUT, Watchdog, lost
+from media_bridge.providers.vendor_socket import CLOSE_TIMEOUT, Watchdog, lost, parsed
 from stayline.errors import ProviderError
 
 log = logging.getLogger(__name__)
@@ -111,8 +111,9 @@ class SpeechSocket:
         error: ProviderError
         try:
             while True:
-                message = _parsed(await socket.recv())
-                if message is None:
+                raw = await socket.recv()
+                message = raw if isinstance(raw, bytes) else parsed(raw)
+                if message == {}:
                     log.warning("%s tts: ignored a malformed message", self._provider)
                 else:
                     await self._listener.hear(message)
@@ -128,13 +129,3 @@ class SpeechSocket:
         if self.alive:
             self._end()
             await self._listener.lost(error)
-
-
-def _parsed(raw: str | bytes) -> dict[str, Any] | bytes | None:
-    if isinstance(raw, bytes):
-        return raw
-    try:
-        message = json.loads(raw)
-    except ValueError:
-        return None
-    return message if isinstance(message, dict) else None

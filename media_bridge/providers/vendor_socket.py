@@ -11,9 +11,12 @@ import asyncio
 import contextlib
 import functools
 import ipaddress
+import json
 import logging
+import re
 import ssl
 from collections.abc import Mapping, Sequence
+from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -36,6 +39,9 @@ PING_TIMEOUT = 5.0
 MAX_MESSAGE = 4 * 2**20  #: bytes; ElevenLabs sends a clause's audio as base64 in one message
 MAX_QUEUE = 128  #: frames
 
+MALFORMED: Final = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
+"""What taking a message apart may raise that is not as the vendor documents it. Such a message is left out."""
+
 Query = Sequence[tuple[str, str | int | float | bool]]
 
 _RETRYABLE_STATUS = frozenset({408, 409, 425, 429})
@@ -44,6 +50,9 @@ _FINAL_CLOSE = frozenset({1002, 1003, 1007, 1008, 1009, 1010})
 
 _quiet = logging.getLogger(__name__ + ".wire")
 _quiet.setLevel(logging.CRITICAL)  # at DEBUG, websockets logs the handshake's headers: the API key
+
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class _Connect(connect):
@@ -172,6 +181,20 @@ def lost(provider: str, error: ConnectionClosed, said: str = "") -> ProviderErro
         retryable=code not in _FINAL_CLOSE,
         status=code,
     )
+
+
+def parsed(raw: str | bytes) -> dict[str, Any]:
+    """A vendor's message; an empty one if it is no JSON object."""
+    try:
+        message = json.loads(raw)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(message, dict):
+        return {}
+    if _SURROGATE.search(raw if isinstance(raw, bytes) else raw.encode("utf-8", "replace")):
+        # Half of a pair is legal in JSON and breaks whoever sends or keeps the text later.
+        message = json.loads(json.dumps(message, ensure_ascii=False).encode("utf-8", "replace"))
+    return dict(message)
 
 
 class Watchdog:

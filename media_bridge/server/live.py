@@ -73,7 +73,7 @@ class LiveRoutes:
         call_id = request.match_info["call_id"]
         wanted = live_access.token(self._bridge.settings, self._bridge.twilio, call_id)
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        right = hmac.compare_digest(given.strip().encode(), wanted.encode())
+        right = hmac.compare_digest(given.strip().encode("utf-8", "replace"), wanted.encode())
         if not wanted or scheme.lower() != "bearer" or not right:
             raise web.HTTPUnauthorized(text="token", headers={"WWW-Authenticate": "Bearer"})
         return call_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 
 import structlog
 from aiohttp import WSMsgType, web
@@ -16,13 +17,17 @@ from media_bridge.shared import Shared
 from stayline import logs, telemetry
 from stayline.errors import StaylineError
 from stayline.messages import OpenSession
-from stayline.names import CALL_PARAMETER
+from stayline.names import CALL_PARAMETER, OUTBOUND_PREFIX
 
 log = structlog.get_logger(__name__)
 
 START_TIMEOUT = 10.0
 """Seconds from the upgrade to `start`."""
 POLICY_VIOLATION = 1008
+CROWD = 2
+"""Sockets that may be without a call, per call that the bridge may hold. The signature of an upgrade is the same
+for every call, so whoever has seen one can open many; all calls of a bridge that has died come at once as well."""
+_PLACED = re.compile(re.escape(OUTBOUND_PREFIX) + r"[A-Za-z0-9_-]{1,60}")
 
 
 class StreamHandler:
@@ -31,6 +36,7 @@ class StreamHandler:
     def __init__(self, bridge: Shared) -> None:
         self._bridge = bridge
         self._settings = bridge.settings
+        self._connections: set[_Connection] = set()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         if self._settings.validate_signatures:
@@ -41,10 +47,25 @@ class StreamHandler:
                 if logs.once("stream_signature"):
                     log.warning("stream_refused", reason="signature")
                 raise web.HTTPForbidden(text="signature")
+        if self._waiting >= CROWD * self._settings.max_calls:
+            telemetry.metrics.refused("stream_crowd")
+            if logs.once("stream_crowd"):
+                log.warning("stream_refused", reason="too many sockets without a call")
+            raise web.HTTPServiceUnavailable(text="busy")
         socket = web.WebSocketResponse(compress=False, max_msg_size=twilio_stream.MAX_MESSAGE)
         await socket.prepare(request)
-        await _Connection(self._bridge, socket).run()
+        connection = _Connection(self._bridge, socket)
+        self._connections.add(connection)
+        try:
+            await connection.run()
+        finally:
+            self._connections.discard(connection)
         return socket
+
+    @property
+    def _waiting(self) -> int:
+        """Sockets that have no call yet."""
+        return sum(not connection.has_call for connection in self._connections)
 
 
 class _Connection:
@@ -58,6 +79,10 @@ class _Connection:
         self._session: Session | None = None
         self._attached: asyncio.Task[None] | None = None
         self._gone = False
+
+    @property
+    def has_call(self) -> bool:
+        return self._session is not None
 
     async def run(self) -> None:
         try:
@@ -95,9 +120,12 @@ class _Connection:
     async def _attach(self, start: twilio_stream.Start) -> None:
         """Trade the stream's token for a grant, then hold the call."""
         bridge = self._bridge
-        call_id = start.parameters.get(CALL_PARAMETER, start.call_sid)  # the token proves either
+        named = start.parameters.get(CALL_PARAMETER, "")
+        call_id = named if _PLACED.fullmatch(named) else start.call_sid  # the token proves either
         logs.bind_call(call_id)
         try:
+            if named and call_id != named:
+                raise SessionRefused("The stream names no call that we placed.")
             account = bridge.twilio.account_sid
             if account and start.account_sid != account:
                 raise SessionRefused("The stream is of another account.")

@@ -7,11 +7,11 @@ import re
 import time
 from datetime import UTC, datetime
 from typing import Any, cast, get_args
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import structlog
 from aiohttp import web
-from multidict import MultiDictProxy
+from multidict import MultiDict, MultiDictProxy
 
 from media_bridge import admission
 from media_bridge.carriers import signature, twiml
@@ -27,6 +27,10 @@ log = structlog.get_logger(__name__)
 
 HOLD_SECONDS = 2
 """Pause before a held call asks again."""
+BODY_WITHIN = 10.0
+"""Seconds that a request may take to bring its body. Twilio itself gives up after 15."""
+FORM_TYPE = "application/x-www-form-urlencoded"
+MAX_FIELDS = 500
 APOLOGY = "We are sorry, we cannot take your call right now. Please try again later. Goodbye."
 NO_AGENT = "The number you have called is not in service. Goodbye."
 
@@ -177,8 +181,8 @@ class Webhooks:
     def _hold(self, request: web.Request, why: str) -> web.Response:
         """Keep the caller for a bounded time and ask again; then an apology."""
         now = int(time.time())
-        asked = request.query.get("since", "")
-        since = int(asked) if asked.isdigit() else now  # part of the signed URL, so it is our own
+        asked = _whole(request.query.get("since", ""))  # part of the signed URL, so it is our own
+        since = now if asked is None else asked
         if now - since >= self._settings.admission_timeout:
             log.error("call_given_up", why=why, seconds=now - since)
             telemetry.metrics.refused("held_too_long")
@@ -194,8 +198,9 @@ class Webhooks:
 
         Raises:
             HTTPForbidden: not signed, or signed with another token.
+            HTTPRequestTimeout, HTTPBadRequest, HTTPRequestEntityTooLarge: its body.
         """
-        form = await request.post()
+        form = await _read_form(request)
         if self._settings.validate_signatures:
             url = self._settings.public + request.path_qs
             header = request.headers.get(signature.HEADER)
@@ -205,6 +210,24 @@ class Webhooks:
                     log.warning("webhook_refused", reason="signature", path=request.path)
                 raise web.HTTPForbidden(text="signature")
         return form
+
+
+async def _read_form(request: web.Request) -> Form:
+    """The form. Twilio sends UTF-8, and no other kind of body; what is none is read as an empty form.
+
+    Not `request.post`, which fails in many ways over what strangers may send, and waits for it for ever.
+    """
+    try:
+        async with asyncio.timeout(BODY_WITHIN):
+            body = await request.read()
+        if request.content_type != FORM_TYPE:
+            return MultiDictProxy(MultiDict())
+        fields = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
+    except TimeoutError:
+        raise web.HTTPRequestTimeout(text="body") from None
+    except (web.RequestPayloadError, ConnectionError, ValueError):
+        raise web.HTTPBadRequest(text="body") from None
+    return MultiDictProxy(MultiDict(fields))
 
 
 def _call_id(request: web.Request, form: Form) -> str:
@@ -225,8 +248,13 @@ def _carrier_call_id(form: Form) -> str:
 
 
 def _seconds(form: Form, key: str) -> float | None:
-    value = _text(form, key)
-    return float(value) if value.isdigit() else None
+    seconds = _whole(_text(form, key))
+    return None if seconds is None else float(seconds)
+
+
+def _whole(text: str) -> int | None:
+    """Not `isdigit` alone: "²" is one too, and `int` does not take it."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 12 else None
 
 
 def _text(form: Form, key: str) -> str:

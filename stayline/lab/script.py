@@ -82,7 +82,7 @@ def load_script(path: Path) -> tuple[Step, ...]:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The caller's script {path} cannot be read: {error}.") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise ConfigError(f"The caller's script {path} is not YAML: {error}.") from error
     steps = parse_script(raw)
     return tuple(

@@ -217,6 +217,16 @@ async def test_records_of_a_call_that_is_over_are_given_up(desk: Desk) -> None:
 # --- Temporal is away ------------------------------------------------------------------------------------
 
 
+async def test_an_event_that_cannot_be_sent_costs_no_other(desk: Desk) -> None:
+    """Half a surrogate pair: no JSON holds it, and Temporal's converter raises."""
+    sender = desk.sender()
+    for words in ("before", "half \ud800", "after"):
+        sender.put(said(words))
+    async with running(sender):
+        await sender.caught_up(10)
+    assert await desk.texts() == ["before", "after"]
+
+
 async def test_waiting_records_are_on_disk_and_arrive_afterwards(desk: Desk) -> None:
     sender = desk.sender()
     async with running(sender):

@@ -22,14 +22,20 @@ def load_scenario(path: Path) -> Scenario:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigError(
-            f"The scenario {path} cannot be read ({error.strerror}).",
+            f"The scenario {path} cannot be read ({why}).",
             fix="Give an absolute path, e.g. one built from __file__.",
         ) from error
     try:
         data = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except (
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        RecursionError,
+    ) as error:  # a date that is none, a key that is a list
         raise ConfigError(f"The scenario {path} is no valid YAML: {' '.join(str(error).split())}.") from error
     try:
         scenario = Scenario.model_validate(data)

@@ -1,0 +1,32 @@
+"""The fuzz tests' own clock, and their count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from temporalio.testing import WorkflowEnvironment
+
+from tests.fuzz.away import Away, temporal_away
+from tests.fuzz.generators import EXAMPLES, counts
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What hangs is found by the time limit, which grows with the number of examples."""
+    for item in items:
+        if "tests/fuzz/" in item.path.as_posix():
+            item.add_marker(pytest.mark.timeout(60 + EXAMPLES // 10))
+
+
+@pytest.fixture(scope="module")
+def away(temporal_env: WorkflowEnvironment) -> Iterator[Away]:
+    with temporal_away(temporal_env.client.service_client.config.target_host) as running:
+        yield running
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if counts:
+        terminalreporter.section("fuzzed inputs")
+        for name, number in sorted(counts.items()):
+            terminalreporter.line(f"{number:>10,}  {name}")
+        terminalreporter.line(f"{counts.total():>10,}  in all")
