@@ -29,6 +29,8 @@ READY_WITHIN: Final = 60.0
 """Seconds for Temporal to answer, and for the lease, without which no call is taken."""
 GOODBYE_WITHIN: Final = 25.0
 """Seconds that calls which nobody takes over get to say goodbye, be hung up, and be written down."""
+ASKED_AT_ONCE: Final = 8
+"""Connections to the public URL: of two that share an address, one would answer itself each time in 1 of 256."""
 WORKER_BEYOND_GRACE: Final = 10.0
 """Seconds after `tool_grace` in which the worker must have stopped."""
 
@@ -187,15 +189,21 @@ class Running:
             log.warning("call_not_ended", call_id=call_id, kind=type(error).__name__)
 
     async def _another_answers(self) -> bool:
-        """Whether another bridge takes calls at the public URL; this one says there that it does not."""
+        """Whether another bridge takes calls at the public URL; this one says there that it does not.
+
+        Where several share an address, each new connection may reach any of them, this one too.
+        """
+        connector = aiohttp.TCPConnector(force_close=True)
+        timeout = aiohttp.ClientTimeout(total=2)
         try:
-            async with (
-                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as http,
-                http.get(f"{self._settings.public}/ready") as answer,
-            ):
-                return answer.status == 200
+            async with aiohttp.ClientSession(connector=connector, timeout=timeout) as http:
+                for _ in range(ASKED_AT_ONCE):
+                    async with http.get(f"{self._settings.public}/ready") as answer:
+                        if answer.status == 200:
+                            return True
         except (aiohttp.ClientError, TimeoutError):
-            return False
+            pass
+        return False
 
     async def _stop_worker(self, worker: Worker) -> None:
         assert self._worker is not None
