@@ -19,7 +19,7 @@ from stayline.errors import StaylineError
 from stayline.names import CALL_WORKFLOW, call_workflow_id
 from stayline.timeline import CallRecord, CallSnapshot, TimelineEntry
 
-PATIENCE: Final = 4.0
+PATIENCE: Final = 8.0
 """Seconds for one request to Temporal, the SDK's own retries included."""
 
 T = TypeVar("T")

@@ -94,10 +94,14 @@ class Sessions:
             async with gate:
                 return await self.get(call_id)
 
-        async with asyncio.TaskGroup() as asking:
-            asked = [asking.create_task(ask(call_id)) for call_id, _ in await self.reader.running(limit)]
-        found = [task.result() for task in asked]
-        return [session for session in found if session is not None and session.snapshot.ended_at is None]
+        calls = await self.reader.running(limit)
+        found: list[Session] = []
+        for answer in await asyncio.gather(*(ask(call_id) for call_id, _ in calls), return_exceptions=True):
+            if isinstance(answer, BaseException):
+                raise answer
+            if answer is not None and answer.snapshot.ended_at is None:
+                found.append(answer)
+        return found
 
     @contextmanager
     def following(self, call_id: str) -> Iterator[CallFeed]:

@@ -14,6 +14,7 @@ from temporalio.client import Client
 
 from stayline import Gateway, GatewayConfig, Session
 from stayline.commands.local import free_port
+from stayline.errors import StaylineError
 from stayline.gateway import SessionEvent
 from stayline.lab.carrier import LabCarrier
 from tests.fakes.deepgram import FakeDeepgram
@@ -87,11 +88,15 @@ class Listener:
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Wait for something that only asking shows."""
-    async with asyncio.timeout(PATIENCE):
+    """Wait for something that only asking shows; an answer that may come later is waited for."""
+    async with asyncio.timeout(2 * PATIENCE):
         while True:
-            if await condition():
-                return
+            try:
+                if await condition():
+                    return
+            except StaylineError as error:
+                if not error.retryable:
+                    raise
             await asyncio.sleep(0.05)
 
 
