@@ -16,7 +16,7 @@ from temporalio.client import (
 from temporalio.service import RPCError, RPCStatusCode
 
 from stayline.errors import StaylineError
-from stayline.names import CALL_WORKFLOW, call_workflow_id
+from stayline.names import CALL_WORKFLOW, TASK_QUEUE, call_workflow_id
 from stayline.timeline import CallRecord, CallSnapshot, TimelineEntry
 
 PATIENCE: Final = 8.0
@@ -118,7 +118,7 @@ class CallReader:
         Raises:
             CannotRead
         """
-        query = f"WorkflowType = '{CALL_WORKFLOW}' AND ExecutionStatus = 'Running'"
+        query = f"WorkflowType = '{CALL_WORKFLOW}' AND TaskQueue = '{TASK_QUEUE}' AND ExecutionStatus = 'Running'"
         try:
             async with asyncio.timeout(PATIENCE):
                 found = [execution async for execution in self.client.list_workflows(query, limit=limit)]

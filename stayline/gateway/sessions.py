@@ -8,15 +8,18 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
+import structlog
 from temporalio.client import Client
 
 from media_bridge.shared import Shared
 from stayline.gateway.feed import CallFeed
 from stayline.gateway.live_source import LiveSource
-from stayline.gateway.reading import CallReader
+from stayline.gateway.reading import CallReader, CannotRead
 from stayline.gateway.session import Session
 from stayline.settings import Settings, TwilioCredentials, load_settings
 from stayline.temporal import connect
+
+log = structlog.get_logger(__name__)
 
 AT_ONCE: Final = 16
 """Calls that are asked for their state at once."""
@@ -85,8 +88,10 @@ class Sessions:
     async def list(self, *, limit: int = 1000) -> list[Session]:
         """The calls that go on, newest first, whatever process holds them. A new one takes a moment to be listed.
 
+        A call that nobody answers for (its build has no worker any more) is left out, and logged.
+
         Raises:
-            StaylineError: Temporal or the worker is away.
+            StaylineError: Temporal is away, or no call at all can be read.
         """
         gate = asyncio.Semaphore(AT_ONCE)
 
@@ -95,13 +100,15 @@ class Sessions:
                 return await self.get(call_id)
 
         calls = await self.reader.running(limit)
-        found: list[Session] = []
-        for answer in await asyncio.gather(*(ask(call_id) for call_id, _ in calls), return_exceptions=True):
-            if isinstance(answer, BaseException):
-                raise answer
-            if answer is not None and answer.snapshot.ended_at is None:
-                found.append(answer)
-        return found
+        answers = await asyncio.gather(*(ask(call_id) for call_id, _ in calls), return_exceptions=True)
+        failures = [answer for answer in answers if isinstance(answer, BaseException)]
+        unknown = next((failure for failure in failures if not isinstance(failure, CannotRead)), None)
+        if unknown is not None or (failures and len(failures) == len(answers)):
+            raise unknown or failures[0]
+        if failures:
+            log.warning("calls_not_readable", calls=len(failures))
+        sessions = [answer for answer in answers if isinstance(answer, Session)]
+        return [session for session in sessions if session.snapshot.ended_at is None]
 
     @contextmanager
     def following(self, call_id: str) -> Iterator[CallFeed]:

@@ -22,6 +22,8 @@ from stayline.gateway import running as running_module
 from stayline.lab.callee import Callee
 from stayline.lab.carrier import LabCarrier
 from stayline.messages import Dial
+from stayline.settings import Settings
+from stayline.temporal import connect
 from tests.stayline.gateway.embedded import (
     NUMBER,
     PATIENCE,
@@ -251,6 +253,46 @@ async def test_its_log_lines_go_where_the_application_says(
     text = "\n".join(lines)
     assert "+15550100001" not in text
     assert TOKEN not in text
+
+
+# --- beside others ---------------------------------------------------------------------------------------
+
+
+async def test_two_gateways_are_one_service(client: Client, tmp_path: Path) -> None:
+    """Each sees the other's calls, live events included, and takes them over when the other stops."""
+    shared = {"settings": {"reuse_port": True}}
+    async with embedded(tmp_path, client, **shared) as place:
+        with pytest.raises(ConfigError, match="need a temporal_client each"):
+            await Gateway(place.config).start()
+        theirs = await connect(Settings(), address=client.service_client.config.target_host)
+        other = Gateway(place.config.model_copy(update={"temporal_client": theirs}))
+        async with other:
+            caller = await place.greeted()
+            session = await place.session(caller)
+            holders = {gateway._started().bridge.id: gateway for gateway in (place.gateway, other)}
+            holder = holders.pop(str(session.snapshot.bridge_id))
+            (watcher,) = holders.values()
+            seen = await watcher.get_session(caller.sid)
+            assert seen is not None
+            watching = Listener(seen)
+            await watching.until("audio_sent")
+
+            async def listed() -> bool:
+                return caller.sid in [s.id for s in await watcher.list_sessions()]
+
+            await eventually(listed)
+            await holder.stop()
+
+            async def taken_over() -> bool:
+                return (await seen.refresh()).bridge_id == watcher._started().bridge.id
+
+            await eventually(taken_over)
+            await caller.asks("still there")
+            await caller.leaves()
+            events = await watching.end()
+            assert [e.data for e in events if e.type == "user_transcript"] == ["still there"]
+            assert {e.attachment for e in events if e.type == "audio_received"} == {1, 2}
+            assert [e.type.value for e in events].count("session_started") == 1
 
 
 # --- stopping --------------------------------------------------------------------------------------------
