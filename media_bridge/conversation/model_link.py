@@ -44,6 +44,8 @@ LOSSES: Final = 4
 RETRY_SECONDS: Final = 5.0
 """Pause after a renewal that failed while the old connection still holds."""
 WATCH_SECONDS: Final = 0.2
+READ_OUT_SECONDS: Final = 0.1
+"""Given to the reader of a connection that takes nothing any more."""
 
 Send = Callable[[RealtimeSession], Awaitable[None]]
 
@@ -304,6 +306,7 @@ class ModelLink:
         try:
             await what
         except Exception as error:
+            await asyncio.sleep(READ_OUT_SECONDS)  # what came before the loss is read first; that ends this, too
             raise understood(self._ref, error) from error
 
     # --- watching ---

@@ -132,6 +132,13 @@ class Caller:
 
     def is_over(self) -> list[RealtimeEvent]:
         """The answer is complete: what the caller had said is known by now, if it ever is."""
+        return self._settle_known()
+
+    def is_lost(self) -> list[RealtimeEvent]:
+        """The connection is: words of a turn that is being answered are all there will be of it."""
+        return self._settle_known()
+
+    def _settle_known(self) -> list[RealtimeEvent]:
         turn = self._turn
         return self._settle(turn) if turn is not None and turn.answered and turn.words else []
 

@@ -213,6 +213,8 @@ class GeminiSession:
     def _lost(self, closed: ConnectionClosed) -> None:
         if self._error is None:
             self._error = _closed(self._config, closed, ready=True)
+        for event in self._talk.lost():
+            self._events.put_nowait(event)
 
 
 def _closed(config: ProviderConfig, closed: ConnectionClosed, *, ready: bool) -> ProviderError:

@@ -136,6 +136,10 @@ class Talk:
             events.append(Expiring(_seconds(going.get("timeLeft"))))
         return events
 
+    def lost(self) -> list[RealtimeEvent]:
+        """The connection is: what is still to be told."""
+        return self._caller.is_lost()
+
     def _voice(self, activity: Mapping[str, Any]) -> list[RealtimeEvent]:
         match activity.get("voiceActivityType"):
             case "ACTIVITY_START":

@@ -330,6 +330,22 @@ async def test_a_connection_lost_in_mid_sentence(client: Client, tmp_path: Path,
     assert [(e.where, e.provider) for e in events if isinstance(e, CallError)] == [("realtime", ref.split("/")[0])]
 
 
+async def test_a_connection_lost_before_the_vendor_has_ended_its_answer(client: Client, tmp_path: Path) -> None:
+    """The words that it had told of are not asked of the caller, nor heard, again."""
+    async with stage(client, tmp_path, GOOGLE) as scene:
+        caller = await scene.greeted()
+        scene.google.fake.pace.hold_after = 10
+        await caller.say("tell me everything")
+        await caller.hears(500)
+        scene.google.fake.pace.hold_after = None
+        scene.vendor.cut()
+        await scene.home.until(caller.sid, "error")
+        await caller.asks("are you there")
+        await caller.leaves()
+        events = await scene.home.over(caller.sid)
+    assert [text for who, text in turns(events) if who == "caller"] == ["tell me everything", "are you there"]
+
+
 async def test_a_connection_whose_time_is_up_is_renewed_unnoticed(client: Client, tmp_path: Path) -> None:
     async with stage(client, tmp_path, GOOGLE) as scene:
         caller = await scene.greeted()

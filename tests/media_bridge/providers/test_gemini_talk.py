@@ -195,6 +195,16 @@ def test_words_that_never_come_are_missed_and_said_to_be_lost() -> None:
     assert events[-1] == CallerTranscript("", failed=True)
 
 
+def test_words_of_an_answer_under_way_are_told_when_the_connection_is_lost() -> None:
+    talk = Talk(blocking=False)
+    hear(talk, LOUD, 1000)
+    take(talk, says("What time do you open?"))
+    assert talk.lost() == []  # nobody answers yet: it is heard again
+    take(talk, SPEAKS)
+    assert talk.lost() == [CallerTranscript("What time do you open?")]
+    assert talk.lost() == []
+
+
 def test_words_that_come_after_everything_are_told_without_a_new_turn() -> None:
     talk = Talk(blocking=False)
     hear(talk, LOUD, 1000)
