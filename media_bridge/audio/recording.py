@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
-import queue
 import struct
-import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from io import FileIO
 from pathlib import Path
 from typing import Final
@@ -25,10 +26,14 @@ _HEADER: Final = 44
 _LARGEST: Final = 0xFFFFFFFF - _HEADER  # a WAV file counts its bytes in 32 bits: 37 hours
 
 
+_writer: Final = ThreadPoolExecutor(1, thread_name_prefix="recordings")
+"""Writes all recordings of the process: threads of their own would take turns with the audio loop more often."""
+
+
 class StereoRecorder:
     """An 8 kHz stereo WAV file of 16-bit PCM that can be played at any time, even after a kill.
 
-    A thread of its own writes it, a second at a time, data before header: the file on disk is never more than
+    It is written in another thread, a second at a time, data before header: the file on disk is never more than
     about a second behind and always valid. If the file cannot be written, that is logged once, recording stops,
     and the call goes on.
 
@@ -41,10 +46,11 @@ class StereoRecorder:
         self.failed = False  #: the recording stopped before the call did
         self._caller = bytearray()
         self._agent = bytearray()
-        self._blocks: queue.Queue[tuple[bytes, bytes] | None] = queue.Queue(BACKLOG)
+        self._given = self._written = 0  #: blocks; one counter for each thread
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name=f"recorder {path.name}")
-        self._thread.start()
+        self._file: FileIO | None = None
+        self._length = 0  #: bytes of sound in the file
+        self._last: Future[None] = _writer.submit(self._guarded, self._open)
 
     def write(self, caller_mulaw: bytes, agent_mulaw: bytes) -> None:
         """Add what both sides sent in the same stretch of time: μ-law of equal length. Never blocks.
@@ -62,29 +68,27 @@ class StereoRecorder:
             self._hand_over()
 
     def close(self) -> None:
-        """Hand the rest to the thread, which completes the file and ends. Never blocks; safe to call twice."""
+        """Hand the rest to the thread, which completes the file. Never blocks; safe to call twice."""
         if self._closed:
             return
         self._hand_over()
         self._closed = True
-        self._offer(None)
+        self._last = _writer.submit(self._close)
 
     async def aclose(self) -> None:
         """Close, and wait until the file is complete."""
         self.close()
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.wrap_future(self._last)
 
     def _hand_over(self) -> None:
         if self._caller and not self.failed:
-            self._offer((bytes(self._caller), bytes(self._agent)))
+            if self._given - self._written >= BACKLOG:
+                self._fail(f"the disk has been too slow for {BACKLOG} s")
+            else:
+                self._given += 1
+                self._last = _writer.submit(self._guarded, self._add, bytes(self._caller), bytes(self._agent))
         self._caller.clear()
         self._agent.clear()
-
-    def _offer(self, block: tuple[bytes, bytes] | None) -> None:
-        try:
-            self._blocks.put_nowait(block)
-        except queue.Full:
-            self._fail(f"the disk has been too slow for {BACKLOG} s")
 
     def _fail(self, reason: str) -> None:
         if not self.failed:
@@ -93,35 +97,35 @@ class StereoRecorder:
 
     # --- in the thread ---
 
-    def _run(self) -> None:
+    def _guarded(self, work: Callable[..., None], *args: bytes) -> None:
+        if self.failed:
+            return
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "xb", buffering=0, opener=_private) as file:
-                self._write_blocks(file)
+            work(*args)
         except OSError as error:
             self._fail(str(error))
 
-    def _write_blocks(self, file: FileIO) -> None:
-        length = 0
-        _write_at(file, _header(length), 0)
-        while (block := self._next_block()) is not None:
-            caller, agent = (mulaw.decode(side) for side in block)
-            frames = np.stack((caller, agent), axis=1).astype("<i2").tobytes()
-            if length + len(frames) > _LARGEST:
-                self._fail("it has reached the largest size of a WAV file")
-                return
-            _write_at(file, frames, _HEADER + length)
-            length += len(frames)
-            _write_at(file, _header(length), 0)
+    def _open(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(self.path, "xb", buffering=0, opener=_private)  # noqa: SIM115
+        _write_at(self._file, _header(0), 0)
 
-    def _next_block(self) -> tuple[bytes, bytes] | None:
-        """The next block; None when the recording is over."""
-        while True:
-            try:
-                return self._blocks.get(timeout=1.0)
-            except queue.Empty:
-                if self.failed or not threading.main_thread().is_alive():
-                    return None  # the end could not be queued, or the process ends without having closed us
+    def _add(self, *block: bytes) -> None:
+        caller, agent = (mulaw.decode(side) for side in block)
+        frames = np.stack((caller, agent), axis=1).astype("<i2").tobytes()
+        if self._length + len(frames) > _LARGEST:
+            self._fail("it has reached the largest size of a WAV file")
+            return
+        assert self._file is not None
+        _write_at(self._file, frames, _HEADER + self._length)
+        self._length += len(frames)
+        _write_at(self._file, _header(self._length), 0)
+        self._written += 1
+
+    def _close(self) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # of a file that could be written until now
+                self._file.close()
 
 
 def _private(path: str, flags: int) -> int:

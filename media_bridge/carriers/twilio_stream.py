@@ -14,6 +14,8 @@ import re
 from base64 import b64encode
 from typing import Any, Final
 
+import orjson
+
 from stayline.errors import StaylineError
 
 MAX_MESSAGE: Final = 64 * 1024
@@ -199,8 +201,8 @@ def _load(text: str) -> dict[str, Any]:
     if len(text) > MAX_MESSAGE:
         raise ProtocolError(f"a message longer than {MAX_MESSAGE} characters")
     try:
-        raw = json.loads(text)
-    except (ValueError, RecursionError):
+        raw = orjson.loads(text)
+    except ValueError:
         raise ProtocolError("not JSON") from None
     if type(raw) is not dict:
         raise ProtocolError("not a JSON object")

@@ -26,6 +26,8 @@ from stayline.errors import ProviderError
 KEPT_MS: Final = 10_000
 """Caller audio since the last turn that is kept, so that another connection can hear it (again)."""
 KEPT_FRAMES: Final = KEPT_MS // 20
+TOGETHER: Final = 10
+"""Frames that are sent at once, if so many wait."""
 DEAF_LOUD_MS: Final = 3000
 DEAF_SECONDS: Final = 8.0
 """Loud sound of the caller, in all and for how long, without any event: it hears nothing any more."""
@@ -180,11 +182,17 @@ class Ear:
         while True:
             while self._frames:
                 try:
-                    await stream.send(self._frames.popleft())
+                    await stream.send(self._next_frames())
                 except Exception as error:
                     raise understood("stt", error) from error
             self._more.clear()
             await self._more.wait()
+
+    def _next_frames(self) -> bytes:
+        """What waits, as one piece: a busy event loop is the worst time for many small messages."""
+        if len(self._frames) == 1:
+            return self._frames.popleft()
+        return b"".join(self._frames.popleft() for _ in range(min(len(self._frames), TOGETHER)))
 
     def _take(self, event: SttEvent) -> None:
         match event:

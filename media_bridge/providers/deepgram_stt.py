@@ -133,6 +133,7 @@ class DeepgramStream:
         self._said = ""  #: Deepgram's last error message on this connection
         self._unanswered = 0  #: bytes of audio sent since Deepgram's last message …
         self._answered_at = 0.0  #: … which came at this time of the event loop's clock
+        self._sent_at = 0.0  #: when something was sent last
         self._ignored: set[str] = set()
         # Stream positions in bytes: `_audio` holds [_base, _base + len), of which [_base, _sent) has been sent.
         self._audio = bytearray()
@@ -205,12 +206,15 @@ class DeepgramStream:
         self._said = ""
         self._answered()
         async with asyncio.TaskGroup() as tasks:
-            pump = tasks.create_task(self._pump(self._socket))
+            senders = [tasks.create_task(self._pump(self._socket))]
+            if self._keepalive is not None:
+                senders.append(tasks.create_task(self._keep_alive(self._socket, self._keepalive)))
             try:
                 while True:
                     await self._hear(await self._socket.recv())
             except ConnectionClosed as closed:
-                pump.cancel()
+                for sender in senders:
+                    sender.cancel()
                 return lost("deepgram", closed, self._said)
 
     async def _reconnect(self) -> None:
@@ -236,23 +240,29 @@ class DeepgramStream:
     async def _pump(self, socket: ClientConnection) -> None:
         with contextlib.suppress(ConnectionClosed):  # the reader learns it too, and acts
             while True:
-                try:
-                    async with asyncio.timeout(self._keepalive):
-                        await self._has_audio.wait()
-                except TimeoutError:
-                    await socket.send('{"type":"KeepAlive"}')
-                    continue
+                await self._has_audio.wait()
                 self._has_audio.clear()
                 await self._send_audio(socket)
+
+    async def _keep_alive(self, socket: ClientConnection, seconds: float) -> None:
+        clock = asyncio.get_running_loop().time
+        self._sent_at = clock()
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                await asyncio.sleep(self._sent_at + seconds - clock())
+                if clock() - self._sent_at >= seconds:
+                    self._sent_at = clock()
+                    await socket.send('{"type":"KeepAlive"}')
 
     async def _send_audio(self, socket: ClientConnection) -> None:
         unsent = bytes(self._audio[self._sent - self._base :])
         self._unanswered += len(unsent)
-        waited = asyncio.get_running_loop().time() - self._answered_at
-        if waited > STALL and self._unanswered > STALL * 500 * BYTES_PER_MS:
+        now = asyncio.get_running_loop().time()
+        if now - self._answered_at > STALL and self._unanswered > STALL * 500 * BYTES_PER_MS:
             self._said = f"nothing heard for {STALL:g} s"
             socket.transport.abort()
         elif unsent:
+            self._sent_at = now
             self._sent += len(unsent)  # first, because a cancelled send has been sent all the same
             await socket.send(unsent)
 

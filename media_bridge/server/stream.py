@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+from typing import TYPE_CHECKING
 
 import structlog
-from aiohttp import WSMsgType, web
+from aiohttp import WSMessage, WSMsgType, web
 
 from media_bridge.admission import token_hash
 from media_bridge.call_link import CallLink, SessionRefused
 from media_bridge.carriers import signature, twilio_stream
-from media_bridge.session import Backlog, Session
+from media_bridge.server.idle import Idle
 from media_bridge.shared import Shared
 from stayline import logs, telemetry
 from stayline.errors import StaylineError
 from stayline.messages import OpenSession
 from stayline.names import CALL_PARAMETER, OUTBOUND_PREFIX
+
+if TYPE_CHECKING:
+    from media_bridge.session import Session
 
 log = structlog.get_logger(__name__)
 
@@ -72,6 +76,8 @@ class _Connection:
     """Reads one socket. The reader never waits for anything but the socket."""
 
     def __init__(self, bridge: Shared, socket: web.WebSocketResponse) -> None:
+        from media_bridge.session import Backlog  # loaded by then, or now: see `Bridge._warm_up`
+
         self._bridge = bridge
         self._socket = socket
         self._protocol = twilio_stream.StreamProtocol()
@@ -95,34 +101,42 @@ class _Connection:
             await self._leave()
 
     async def _read(self) -> None:
-        loop = asyncio.get_running_loop()
-        start_by = loop.time() + START_TIMEOUT
-        while True:
-            limit = self._bridge.settings.stream_idle_timeout
-            if self._protocol.start is None:
-                limit = min(limit, start_by - loop.time())
-            async with asyncio.timeout(limit):
-                message = await self._socket.receive()
-            if message.type is not WSMsgType.TEXT:
-                if message.type is WSMsgType.BINARY:
-                    raise twilio_stream.ProtocolError("a binary message")
-                return  # closed, closing, or broken (too large a message among them)
-            parsed = self._protocol.receive(message.data)
-            if isinstance(parsed, twilio_stream.Start):
-                self._attached = asyncio.create_task(self._attach(parsed))
-            elif self._session is not None:
-                self._session.receive(parsed)
-            elif self._attached is not None:
-                self._backlog.receive(parsed)
-            if isinstance(parsed, twilio_stream.Stop):
-                return
+        """
+        Raises:
+            TimeoutError: no `start` in time, or nothing at all for too long.
+        """
+        limit = self._bridge.settings.stream_idle_timeout
+        async with Idle(limit, begin_with=min(limit, START_TIMEOUT)) as idle:
+            while True:
+                if not self._take(await self._socket.receive()):
+                    return
+                if self._protocol.start is not None:
+                    idle.heard()
+
+    def _take(self, message: WSMessage) -> bool:
+        """Whether more is to be read."""
+        if message.type is not WSMsgType.TEXT:
+            if message.type is WSMsgType.BINARY:
+                raise twilio_stream.ProtocolError("a binary message")
+            return False  # closed, closing, or broken (too large a message among them)
+        parsed = self._protocol.receive(message.data)
+        if self._session is not None:
+            self._session.receive(parsed)
+        elif isinstance(parsed, twilio_stream.Start):
+            self._attached = asyncio.create_task(self._attach(parsed))
+        elif self._attached is not None:
+            self._backlog.receive(parsed)
+        return not isinstance(parsed, twilio_stream.Stop)
 
     async def _attach(self, start: twilio_stream.Start) -> None:
         """Trade the stream's token for a grant, then hold the call."""
+        from media_bridge.session import Session
+
         bridge = self._bridge
         named = start.parameters.get(CALL_PARAMETER, "")
         call_id = named if _PLACED.fullmatch(named) else start.call_sid  # the token proves either
         logs.bind_call(call_id)
+        bridge.attaching.add(call_id)
         try:
             if named and call_id != named:
                 raise SessionRefused("The stream names no call that we placed.")
@@ -150,8 +164,11 @@ class _Connection:
             self._refuse(str(error) or "Temporal did not answer in time", key=f"attach {type(error).__name__}")
             await self._socket.close(code=POLICY_VIOLATION, message=b"refused")
             return
+        finally:
+            bridge.attaching.discard(call_id)
         key = (session.call_id, grant.session)
         bridge.sessions[key] = session
+        bridge.capacity.arrived(session.call_id)
         bridge.spool.busy.add(key)
         self._session = session
         running = asyncio.create_task(session.run())

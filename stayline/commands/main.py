@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stayline import startup
 from stayline.commands.terminal import run
 from stayline.errors import StaylineError
 
@@ -64,7 +65,7 @@ def serve(agent: Agents = None) -> None:
     """Run a media bridge: the process that holds live calls."""
     from stayline.commands.serving import serve as serving
 
-    run(serving(_settings(), agent or []))
+    run(serving(_settings(), agent or []), holds_audio=True, long_start=True)
 
 
 @app.command()
@@ -72,7 +73,7 @@ def worker(agent: Agents = None) -> None:
     """Run a worker: call workflows, tools, carrier requests and call records."""
     from stayline.commands.serving import work
 
-    run(work(_settings(), agent or []))
+    run(work(_settings(), agent or []), long_start=True)
 
 
 @app.command()
@@ -156,6 +157,7 @@ def codec() -> None:
 
 def main() -> None:
     """Entry point of the `stayline` script."""
+    startup.begin()
     from stayline.commands.calls import calls_app
 
     app.add_typer(calls_app, name="calls")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from stayline import logs, telemetry
+from stayline import logs, startup, telemetry
 from stayline.agent import Agent, load_agents
 from stayline.checks import Problem, check_agent, check_settings, refuse_if_wrong
 from stayline.errors import ConfigError
@@ -42,17 +42,22 @@ async def serve(settings: Settings, references: Sequence[str]) -> None:
     telemetry.configure(settings, "bridge")
     twilio = TwilioCredentials()
     agents = agents_of(settings, references)
-    _check([*check_settings(settings, twilio), *(p for a in agents.values() for p in check_agent(a.spec()))])
+    problems = check_settings(settings, twilio, database=False)
+    _check([*problems, *(p for agent in agents.values() for p in check_agent(agent.spec()))])
     client = await connect(settings, patience=TEMPORAL_PATIENCE)
     bridge = Bridge(settings, twilio, agents, client)
     stop = _stop_signal()
     try:
         await bridge.start()
         broken, stopped = asyncio.create_task(bridge.broken()), asyncio.create_task(stop.wait())
+        warmed = asyncio.create_task(bridge.warm.wait())
+        await asyncio.wait({broken, stopped, warmed}, return_when=asyncio.FIRST_COMPLETED)
+        startup.over()  # what there is now stays: a full collection would walk through it while the audio waits
         await asyncio.wait({broken, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if broken.done():
             await broken
         broken.cancel()
+        warmed.cancel()
     finally:
         await bridge.stop()
         telemetry.shutdown()
@@ -86,6 +91,7 @@ async def work(settings: Settings, references: Sequence[str]) -> None:
         RecordActivities(settings.database) as records,
         build_worker(client, agents, settings, [records.save_call]),
     ):
+        startup.over()
         log.info("worker_started", agents=sorted(agents), build=settings.build_id or None)
         if settings.build_id and settings.promote_build:
             await promote_build(client, settings)

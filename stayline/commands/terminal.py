@@ -6,14 +6,15 @@ import asyncio
 import sys
 from collections.abc import Coroutine
 from datetime import UTC, datetime, tzinfo
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
-from pydantic_core import to_json
-from rich.console import Console
-from rich.text import Text
 
+from stayline import event_loop, startup
 from stayline.errors import ConfigError, StaylineError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 T = TypeVar("T")
 
@@ -29,11 +30,16 @@ class UsageError(StaylineError):
 
 def out() -> Console:
     """The console for results. Made when it is used, so that redirection is seen."""
+    from rich.console import Console
+
     return Console(highlight=False)
 
 
 def fail(error: StaylineError) -> typer.Exit:
     """Print what happened and what to do about it on standard error; the caller raises what it returns."""
+    from rich.console import Console
+    from rich.text import Text
+
     console = Console(stderr=True, highlight=False)
     message = "\n".join(clean(line) for line in error.message.splitlines())
     console.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
@@ -42,10 +48,16 @@ def fail(error: StaylineError) -> typer.Exit:
     return typer.Exit(EXIT_USAGE if isinstance(error, UsageError | ConfigError) else EXIT_REFUSED)
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a command's coroutine to its end; errors that are meant for people end the command as such."""
+def run(work: Coroutine[Any, Any, T], *, holds_audio: bool = False, long_start: bool = False) -> T:
+    """Run a command's coroutine to its end; errors that are meant for people end the command as such.
+
+    Args:
+        long_start: it says itself when it has started (`startup.over`).
+    """
+    if not long_start:
+        startup.over()
     try:
-        return asyncio.run(work)
+        return event_loop.run(work) if holds_audio else asyncio.run(work)
     except StaylineError as error:
         raise fail(error) from error
     except KeyboardInterrupt:
@@ -57,6 +69,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 def print_json(value: object) -> None:
     """Print a value as indented JSON. Nothing else may go to standard output with it."""
+    from pydantic_core import to_json
+
     sys.stdout.write(to_json(value, indent=2).decode() + "\n")
     sys.stdout.flush()
 

@@ -12,6 +12,7 @@ from typing import Final, Self
 
 import structlog
 
+from stayline import event_loop
 from stayline.agent import Agent
 from stayline.errors import ConfigError, StaylineError
 from stayline.gateway.config import GatewayConfig
@@ -147,7 +148,7 @@ class Gateway:
     def run(self) -> None:
         """`serve_forever`, for a program that does nothing else."""
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(self.serve_forever())
+            event_loop.run(self.serve_forever())
 
     async def __aenter__(self) -> Self:
         await self.start()

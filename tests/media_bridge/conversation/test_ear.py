@@ -33,13 +33,15 @@ from stayline.timeline import ChangeReason
 from tests.fakes.sound import silence, tone
 from tests.media_bridge.providers.speech import until
 
+FRAME_BYTES = 160
+
 
 class Stream:
     """One connection to a recogniser."""
 
     def __init__(self, provider: Provider) -> None:
         self.provider = provider
-        self.audio: list[bytes] = []
+        self.audio: list[bytes] = []  #: frame by frame, however they were sent
         self.closed = False
         self.deaf: Exception | None = None  #: what the next audio meets
         self._events: asyncio.Queue[SttEvent | Exception | None] = asyncio.Queue()
@@ -57,7 +59,7 @@ class Stream:
     async def send(self, audio: bytes) -> None:
         if self.deaf is not None:
             raise self.deaf
-        self.audio.append(audio)
+        self.audio += [audio[at : at + FRAME_BYTES] for at in range(0, len(audio), FRAME_BYTES)]
 
     async def __aiter__(self) -> AsyncIterator[SttEvent]:
         while (event := await self._events.get()) is not None:
@@ -142,7 +144,7 @@ async def listening(*providers: Provider) -> AsyncIterator[Listener]:
 
 
 def frame(number: int) -> bytes:
-    return number.to_bytes(2, "big") * 80
+    return number.to_bytes(2, "big") * (FRAME_BYTES // 2)
 
 
 # --- hearing ---------------------------------------------------------------------------------------------
