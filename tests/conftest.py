@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
@@ -32,6 +33,19 @@ DEV_SERVER_FLAGS = (
     "--dynamic-config-value",
     'history.timerProcessorMaxTimeShift="1ms"',
 )
+
+
+REAL_TIME = ("whole_call", "chaos", "deploys", "benchmarks")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole calls go on in real time, with audio, on machines that others use too: one is tried a second time.
+
+    The summary lists each second try (`RERUN`), and whoever sees one looks into it.
+    """
+    for item in items:
+        if set(REAL_TIME) & set(item.path.parts):
+            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
