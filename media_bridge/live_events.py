@@ -31,6 +31,7 @@ LiveKind = (
 KEPT_SPEECH: Final = 4096
 KEPT_AUDIO: Final = 1024
 AUDIO_EVERY: Final = timedelta(seconds=1)
+AUDIO_STEP: Final = 800  #: bytes of sound, at least, between two counters
 KEPT_ENDED: Final = timedelta(minutes=2)
 
 
@@ -159,9 +160,12 @@ class LiveSession:
 
     def audio(self, kind: AudioKind, size: int) -> None:
         """So many bytes of sound came, or went."""
-        self._bytes[kind] += size
+        total = self._bytes[kind] = self._bytes[kind] + size
+        told = self._told.get(kind)
+        if told is not None and total - told[0] < AUDIO_STEP:
+            return  # without a look at the clock
         now = self._clock()
-        if kind not in self._told or now - self._told[kind][1] >= AUDIO_EVERY:
+        if told is None or now - told[1] >= AUDIO_EVERY:
             self._count(kind, now)
 
     def close(self) -> None:

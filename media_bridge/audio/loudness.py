@@ -1,4 +1,4 @@
-"""How loud a frame is: cheap enough to be asked of every frame of every call (about 5 µs)."""
+"""How loud a frame is: cheap enough to be asked of every frame of every call (about 1 µs)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from media_bridge.audio import mulaw
 LOUD: Final = 500
 """Mean magnitude, of 32124: a voice on the phone has 1000 to 5000, its line's noise less than 100."""
 
-_MAGNITUDE: Final = tuple(
-    int(value) for value in np.abs(mulaw.decode(bytes(range(256))).astype(np.int32))
-)  # a tuple: summing 160 of its values is quicker than numpy's way for so few
+_STEP: Final = 127  # so that the largest magnitude is below 256, and all of them are a table of bytes
+_STEPS: Final = (np.abs(mulaw.decode(bytes(range(256))).astype(np.int32)) + _STEP // 2) // _STEP
+_TABLE: Final = _STEPS.astype(np.uint8).tobytes()
 
 
 def is_loud(frame: bytes) -> bool:
     """Whether a frame of μ-law may hold a voice."""
-    return sum(map(_MAGNITUDE.__getitem__, frame)) > LOUD * len(frame) > 0
+    return sum(frame.translate(_TABLE)) * _STEP > LOUD * len(frame) > 0

@@ -26,7 +26,7 @@ ENCODING: Final = "audio/x-mulaw"
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What a SID may look like: it becomes part of workflow ids and file names."""
-_NUMBER = re.compile(r"[0-9]{1,15}")
+_DIGITS_AT_MOST: Final = 15
 _DIGITS: Final = frozenset("0123456789*#ABCD")
 _a2b = binascii.a2b_base64
 
@@ -62,7 +62,7 @@ class Start:
     sequence: int = 1
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)  # not frozen, which would double its price
 class Media:
     """Caller audio, 20 ms as a rule."""
 
@@ -286,7 +286,7 @@ def _object(raw: dict[str, Any], key: str) -> dict[str, Any]:
 def _number(raw: dict[str, Any], key: str) -> int:
     """Twilio writes numbers as strings of decimal digits."""
     value = raw.get(key)
-    if type(value) is not str or not _NUMBER.fullmatch(value):
+    if type(value) is not str or len(value) > _DIGITS_AT_MOST or not (value.isdecimal() and value.isascii()):
         raise ProtocolError(f"{key} is missing or not a number in a string")
     return int(value)
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, cast
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -27,13 +27,17 @@ from media_bridge.providers.base import (
 from media_bridge.providers.llm_history import alternating
 from media_bridge.providers.llm_http import (
     LlmOptions,
+    UntypedStream,
     check_ending,
     ended_early,
     http_client,
     provider_errors,
+    read_out,
     schema_of,
+    text_of,
     timeout,
     tool_arguments,
+    untyped_stream,
 )
 from media_bridge.providers.options import read_options
 from stayline.catalog import PROVIDERS
@@ -41,8 +45,7 @@ from stayline.errors import ConfigError
 from stayline.models import AgentMessage, ToolCall, ToolMessage, UserMessage
 
 if TYPE_CHECKING:
-    from anthropic import AsyncAnthropic, AsyncStream
-    from anthropic.types import RawMessageStreamEvent
+    from anthropic import AsyncAnthropic
 
 CACHE = {"type": "ephemeral"}
 """Marks the end of a prefix that Anthropic keeps for 5 minutes, renewed by each use."""
@@ -82,8 +85,7 @@ class AnthropicLlm:
     async def stream(self, request: LlmRequest) -> AsyncIterator[LlmEvent]:
         with provider_errors(self._config):
             client = await self._ready()
-            reply = await client.messages.create(**self._parameters(request))
-            events = self._events(cast("AsyncStream[RawMessageStreamEvent]", reply))
+            events = self._events(await untyped_stream(client, "/v1/messages", self._parameters(request)))
             # A generator that is left in the middle closes its connection when it is told to, not when it is lost.
             async with contextlib.aclosing(events):
                 async for event in events:
@@ -111,8 +113,7 @@ class AnthropicLlm:
             open_telemetry=False,  # the pipeline makes the spans; the SDK's own would double them
             http_client=http_client(anthropic.DefaultAsyncHttpxClient, self._options),
         )
-        # The SDK imports the types of an endpoint when it is first touched.
-        _ = client.messages, client.models
+        _ = client.models  # whose types the SDK imports when it is first touched
         return client
 
     def _parameters(self, request: LlmRequest) -> dict[str, Any]:
@@ -147,7 +148,7 @@ class AnthropicLlm:
             parameters["output_config"] = {"effort": options.effort}
         return parameters | options.model_dump(include={"speed", "service_tier"}, exclude_none=True)
 
-    async def _events(self, stream: AsyncStream[RawMessageStreamEvent]) -> AsyncGenerator[LlmEvent]:
+    async def _events(self, stream: UntypedStream) -> AsyncGenerator[LlmEvent]:
         open_calls: dict[int, _OpenCall] = {}
         finished: list[ToolCallDelta] = []
         tokens: dict[str, int] = {}
@@ -155,36 +156,37 @@ class AnthropicLlm:
         ending: str | None = None
         async with stream:
             async for event in stream:
-                match event.type:
+                match event.get("type"):
                     case "message_start":
-                        tokens |= _counted(event.message.usage)
+                        tokens |= _counted(event["message"].get("usage"))
                     case "content_block_start":
-                        block = event.content_block
-                        separate = spoken and block.type == "text"
-                        if block.type == "tool_use":
-                            given = cast("dict[str, Any]", block.input)
-                            open_calls[event.index] = _OpenCall(block.id, block.name, given)
+                        block = event["content_block"]
+                        separate = spoken and block["type"] == "text"
+                        if block["type"] == "tool_use":
+                            call = _OpenCall(block["id"], block["name"], block.get("input") or {})
+                            open_calls[event["index"]] = call
                     case "content_block_delta":
-                        delta = event.delta
-                        if delta.type == "text_delta" and delta.text:
+                        delta = event["delta"]
+                        if delta["type"] == "text_delta" and (text := text_of(delta["text"])):
                             if separate:
                                 yield TextDelta(" ")  # two blocks of text have nothing between them
                                 separate = False
-                            spoken = spoken or bool(delta.text.strip())
-                            yield TextDelta(delta.text)
-                        elif delta.type == "input_json_delta" and event.index in open_calls:
-                            open_calls[event.index].written += delta.partial_json
+                            spoken = spoken or bool(text.strip())
+                            yield TextDelta(text)
+                        elif delta["type"] == "input_json_delta" and event["index"] in open_calls:
+                            open_calls[event["index"]].written += text_of(delta["partial_json"])
                     case "content_block_stop":
-                        if event.index in open_calls:
-                            finished.append(open_calls.pop(event.index).close())
+                        if event["index"] in open_calls:
+                            finished.append(open_calls.pop(event["index"]).close())
                     case "message_delta":
-                        ending = event.delta.stop_reason
-                        tokens |= _counted(event.usage)
+                        ending = event["delta"].get("stop_reason")
+                        tokens |= _counted(event.get("usage"))
                     case "message_stop":
                         if ending != "max_tokens":  # else the last call is cut in the middle of its arguments
-                            for call in finished:
-                                yield call
+                            for finished_call in finished:
+                                yield finished_call
                         yield _usage(tokens)
+                        await read_out(stream)
                         check_ending(self._config, ending, spoken=spoken and not finished)
                         return
         raise ended_early(self._config)
@@ -237,10 +239,10 @@ def _tools_used(messages: Sequence[UserMessage | AgentMessage | ToolMessage]) ->
     return list(dict.fromkeys(calls))
 
 
-def _counted(usage: Any) -> dict[str, int]:
+def _counted(usage: Mapping[str, int | None] | None) -> dict[str, int]:
     """The counters that a usage object sets. `message_delta` repeats those of `message_start`, final."""
     names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
-    return {name: value for name in names if (value := getattr(usage, name, None)) is not None}
+    return {name: value for name in names if (value := (usage or {}).get(name)) is not None}
 
 
 def _usage(tokens: dict[str, int]) -> LlmUsage:

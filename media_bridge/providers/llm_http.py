@@ -7,12 +7,15 @@ exception through. What leaves an adapter is always a `ProviderError`.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import email.utils
+import importlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Protocol, Self, cast
 
 from pydantic import Field
 
@@ -23,6 +26,9 @@ from stayline.errors import ProviderError
 
 KEEPALIVE: Final = 120.0
 """Seconds that an idle connection is kept. Both SDKs keep it 5 s, less than a caller's turn often takes."""
+
+READ_OUT_SECONDS: Final = 0.1
+"""How long the end of a reply that is complete is waited for; as a rule it is there with the last event."""
 
 _RETRYABLE_STATUS: Final = frozenset({408, 409, 425, 429})
 
@@ -66,6 +72,46 @@ def provider_errors(config: ProviderConfig) -> Iterator[None]:
         # The cause's own text is printed with a traceback; a key in it would end in a log.
         hides_key = bool(config.api_key) and config.api_key in f"{error!r}{error}"
         raise normalised from (None if hides_key else error)
+
+
+class UntypedStream(Protocol):
+    """Events of a reply as the vendor wrote them: JSON objects. Closing it closes its connection."""
+
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    def __aiter__(self) -> AsyncIterator[dict[str, Any]]: ...
+
+
+async def untyped_stream(client: Any, path: str, body: Mapping[str, Any]) -> UntypedStream:
+    """Ask for a streamed reply by an SDK's own client, without its types.
+
+    The SDKs' typed methods walk through each request and build a tree of models from each event: 5 ms of a busy
+    event loop for a short reply, before anybody hears a word.
+    """
+    module = importlib.import_module(type(client).__module__.partition(".")[0])
+    reply = await client.post(path, body=body, cast_to=object, stream=True, stream_cls=module.AsyncStream[object])
+    return cast(UntypedStream, reply)
+
+
+async def read_out(stream: UntypedStream) -> None:
+    """Read what follows the last event: a connection that is left before its end is not used again."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(READ_OUT_SECONDS):
+            async for _ in stream:
+                pass
+
+
+def text_of(value: object) -> str:
+    """A text as it should be.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return value
 
 
 def check_ending(config: ProviderConfig, ending: str | None, *, spoken: bool) -> None:

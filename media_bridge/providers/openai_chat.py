@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import AsyncGenerator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from media_bridge.providers.base import LlmEvent, LlmUsage, ProviderConfig, TextDelta, ToolCallDelta
 from media_bridge.providers.llm_history import alternating
-from media_bridge.providers.llm_http import check_ending, ended_early, schema_of, tool_arguments
+from media_bridge.providers.llm_http import (
+    UntypedStream,
+    check_ending,
+    ended_early,
+    schema_of,
+    text_of,
+    tool_arguments,
+)
 from stayline.models import AgentMessage, Message, ToolCall, ToolMessage, ToolSpec
-
-if TYPE_CHECKING:
-    from openai import AsyncStream
-    from openai.types import CompletionUsage
-    from openai.types.chat import ChatCompletionChunk
 
 
 def function(tool: ToolSpec) -> dict[str, Any]:
@@ -45,26 +47,28 @@ def chat_messages(instructions: str, messages: Sequence[Message]) -> list[dict[s
     return wire
 
 
-async def chat_events(config: ProviderConfig, stream: AsyncStream[ChatCompletionChunk]) -> AsyncGenerator[LlmEvent]:
+async def chat_events(config: ProviderConfig, stream: UntypedStream) -> AsyncGenerator[LlmEvent]:
     """One reply. Tool calls come in fragments that are told apart by their index; usage comes last, alone."""
     calls: dict[int, _Fragments] = {}
     ending: str | None = None
     spoken = False
-    usage: CompletionUsage | None = None
+    usage: dict[str, Any] | None = None
     async with stream:
         async for chunk in stream:
-            usage = chunk.usage or usage
-            for choice in (chunk.choices or ())[:1]:  # usage comes without, as do surprises
-                ending = choice.finish_reason or ending
-                if text := choice.delta.content or choice.delta.refusal:
+            usage = chunk.get("usage") or usage
+            for choice in (chunk.get("choices") or ())[:1]:  # usage comes without, as do surprises
+                ending = choice.get("finish_reason") or ending
+                delta = choice.get("delta") or {}
+                if text := text_of(delta.get("content") or delta.get("refusal") or ""):
                     spoken = spoken or bool(text.strip())
                     yield TextDelta(text)
-                for fragment in choice.delta.tool_calls or ():
-                    call = calls.setdefault(fragment.index, _Fragments(f"call_{fragment.index}"))
-                    call.id = fragment.id or call.id
-                    if fragment.function:
-                        call.name += fragment.function.name or ""
-                        call.arguments += fragment.function.arguments or ""
+                for fragment in delta.get("tool_calls") or ():
+                    index = fragment["index"]
+                    call = calls.setdefault(index, _Fragments(f"call_{index}"))
+                    call.id = fragment.get("id") or call.id
+                    function = fragment.get("function") or {}
+                    call.name += function.get("name") or ""
+                    call.arguments += function.get("arguments") or ""
     if ending is None:
         raise ended_early(config)
     if ending not in ("length", "content_filter"):  # else a call may be cut in the middle of its arguments
@@ -72,9 +76,8 @@ async def chat_events(config: ProviderConfig, stream: AsyncStream[ChatCompletion
             arguments, malformed = tool_arguments(call.arguments)
             yield ToolCallDelta(ToolCall(id=call.id, name=call.name, arguments=arguments), malformed)
     if usage is not None:
-        details = usage.prompt_tokens_details
-        cached = (details.cached_tokens or 0) if details else 0
-        yield LlmUsage(usage.prompt_tokens, usage.completion_tokens, cached)
+        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+        yield LlmUsage(usage["prompt_tokens"], usage["completion_tokens"], cached)
     check_ending(config, ending, spoken=spoken and not calls)
 
 

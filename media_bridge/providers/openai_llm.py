@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -27,13 +27,17 @@ from media_bridge.providers.base import (
 from media_bridge.providers.llm_history import in_vendor_order, note_text
 from media_bridge.providers.llm_http import (
     LlmOptions,
+    UntypedStream,
     check_ending,
     ended_early,
     error_from_body,
     http_client,
     provider_errors,
+    read_out,
+    text_of,
     timeout,
     tool_arguments,
+    untyped_stream,
 )
 from media_bridge.providers.openai_chat import called, chat_events, chat_messages, function
 from media_bridge.providers.options import read_options
@@ -42,9 +46,7 @@ from stayline.errors import ConfigError
 from stayline.models import AgentMessage, Message, NoteMessage, ToolCall, ToolMessage
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI, AsyncStream
-    from openai.types.chat import ChatCompletionChunk
-    from openai.types.responses import Response, ResponseStreamEvent
+    from openai import AsyncOpenAI
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
@@ -89,11 +91,11 @@ class OpenAILlm:
             client = await self._ready()
             events: AsyncGenerator[LlmEvent]
             if self._options.api == "chat":
-                chat = await client.chat.completions.create(**self._chat_parameters(request))
-                events = chat_events(self._config, cast("AsyncStream[ChatCompletionChunk]", chat))
+                chat = await untyped_stream(client, "/chat/completions", self._chat_parameters(request))
+                events = chat_events(self._config, chat)
             else:
-                reply = await client.responses.create(**self._response_parameters(request))
-                events = self._response_events(cast("AsyncStream[ResponseStreamEvent]", reply))
+                reply = await untyped_stream(client, "/responses", self._response_parameters(request))
+                events = self._response_events(reply)
             # A generator that is left in the middle closes its connection when it is told to, not when it is lost.
             async with contextlib.aclosing(events):
                 async for event in events:
@@ -120,10 +122,7 @@ class OpenAILlm:
             timeout=timeout(self._options),
             http_client=http_client(openai.DefaultAsyncHttpxClient, self._options),
         )
-        # The SDK imports the types of an endpoint when it is first touched.
-        _ = client.models, (client.chat.completions if self._options.api == "chat" else client.responses)
-        if self._options.api != "chat":
-            _build_event_types()
+        _ = client.models  # whose types the SDK imports when it is first touched
         return client
 
     def _effort(self) -> str | None:
@@ -159,43 +158,45 @@ class OpenAILlm:
             parameters["max_output_tokens"] = options.max_tokens
         return parameters | options.model_dump(include={"temperature", "service_tier"}, exclude_none=True)
 
-    async def _response_events(self, stream: AsyncStream[ResponseStreamEvent]) -> AsyncGenerator[LlmEvent]:
+    async def _response_events(self, stream: UntypedStream) -> AsyncGenerator[LlmEvent]:
         spoken = separate = calling = False
         async with stream:
             async for event in stream:
-                match event.type:
+                match event.get("type"):
                     case "response.output_item.added":
-                        separate = spoken and event.item.type == "message"
-                        calling = calling or event.item.type == "function_call"
+                        kind = event["item"]["type"]
+                        separate = spoken and kind == "message"
+                        calling = calling or kind == "function_call"
                     case "response.output_text.delta" | "response.refusal.delta":
+                        delta = text_of(event["delta"])
                         if separate:
                             # A reply may hold two messages (commentary, final answer) with nothing between.
                             yield TextDelta(" ")
                             separate = False
-                        spoken = spoken or bool(event.delta.strip())
-                        if event.delta:
-                            yield TextDelta(event.delta)
+                        spoken = spoken or bool(delta.strip())
+                        if delta:
+                            yield TextDelta(delta)
                     case "response.output_item.done":
-                        if event.item.type == "function_call" and event.item.status != "incomplete":
-                            arguments, malformed = tool_arguments(event.item.arguments)
-                            call = ToolCall(id=event.item.call_id, name=event.item.name, arguments=arguments)
+                        item = event["item"]
+                        if item["type"] == "function_call" and item.get("status") != "incomplete":
+                            arguments, malformed = tool_arguments(text_of(item["arguments"]))
+                            call = ToolCall(id=item["call_id"], name=item["name"], arguments=arguments)
                             yield ToolCallDelta(call, malformed)
                     case "response.completed":
-                        yield _usage(event.response)
+                        yield _usage(event["response"])
+                        await read_out(stream)
                         return
                     case "response.incomplete":
-                        yield _usage(event.response)
-                        details = event.response.incomplete_details
-                        reason = (details.reason if details else None) or "incomplete"
+                        response = event["response"]
+                        yield _usage(response)
+                        reason = (response.get("incomplete_details") or {}).get("reason") or "incomplete"
                         check_ending(self._config, reason, spoken=spoken and not calling)
                         return
                     case "response.failed":
-                        failure = event.response.error
-                        raise error_from_body(self._config, failure.model_dump() if failure else {})
+                        raise error_from_body(self._config, event["response"].get("error") or {})
                     case "error":
                         # {"code", "message"} by the documentation; some errors come as {"error": {...}}
-                        body = event.model_dump()
-                        raise error_from_body(self._config, body.get("error") or {**body, "type": None})
+                        raise error_from_body(self._config, event.get("error") or {**event, "type": None})
         raise ended_early(self._config)
 
     def _chat_parameters(self, request: LlmRequest) -> dict[str, Any]:
@@ -244,17 +245,6 @@ def _with_version(origin: str) -> str:
     return origin if "/" in origin.partition("://")[2] else f"{origin}/v1"
 
 
-def _build_event_types() -> None:
-    """Have pydantic build the stream's types now: the SDK leaves it to the first event, which then takes 1.6 s."""
-    from openai.types import responses
-    from pydantic import TypeAdapter
-
-    TypeAdapter(responses.ResponseStreamEvent)
-    union, *_ = get_args(responses.ResponseStreamEvent)
-    for event in get_args(union):
-        event.model_rebuild()
-
-
 def _items(messages: Sequence[Message]) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = []
     for message in in_vendor_order(messages):
@@ -273,9 +263,9 @@ def _items(messages: Sequence[Message]) -> list[dict[str, Any]]:
     return items
 
 
-def _usage(response: Response) -> LlmUsage:
-    usage = response.usage
-    if usage is None:
+def _usage(response: Mapping[str, Any]) -> LlmUsage:
+    usage = response.get("usage")
+    if not usage:
         return LlmUsage()
-    cached = usage.input_tokens_details.cached_tokens if usage.input_tokens_details else 0
-    return LlmUsage(usage.input_tokens, usage.output_tokens, cached or 0)
+    cached = (usage.get("input_tokens_details") or {}).get("cached_tokens") or 0
+    return LlmUsage(usage["input_tokens"], usage["output_tokens"], cached)

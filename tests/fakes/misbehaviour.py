@@ -106,6 +106,7 @@ class Recorded:
     body: bytes = b""
     messages: list[object] = dataclasses.field(default_factory=list)
     """What the client sent on a websocket: dicts (JSON text frames) and bytes."""
+    connection: object = None  #: the client's address: the same for requests over one connection
 
     def param(self, name: str) -> list[str]:
         return [value for key, value in self.query if key == name]
@@ -134,6 +135,10 @@ class FakeServer:
         """One for each of the coming requests, in order."""
         self._next.extend(faults)
 
+    def fault_of(self, request: web.Request) -> Misbehaviour | None:
+        """What a request meets that nothing was ordered for by `misbehave`."""
+        return self.always
+
     async def begin(self, request: web.Request) -> tuple[Recorded, Misbehaviour | None]:
         """Record the request and do what goes wrong before an answer.
 
@@ -146,9 +151,10 @@ class FakeServer:
             list(request.query.items()),
             {name.lower(): value for name, value in request.headers.items()},
             await request.read() if request.can_read_body else b"",
+            connection=request.transport.get_extra_info("peername") if request.transport else None,
         )
         self.requests.append(recorded)
-        fault = self._next.pop(0) if self._next else self.always
+        fault = self._next.pop(0) if self._next else self.fault_of(request)
         if fault is None:
             return recorded, None
         if fault.what == "reset":

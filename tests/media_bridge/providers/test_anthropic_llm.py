@@ -185,6 +185,15 @@ async def test_options_reach_the_wire() -> None:
     assert (body["speed"], body["service_tier"]) == ("fast", "standard_only")
 
 
+async def test_replies_follow_each_other_on_one_connection() -> None:
+    """A new one would cost the caller the time of its TLS handshake, in each turn."""
+    async with anthropic(lambda _: [Say("One two three.")]) as (llm, fake):
+        for _ in range(3):
+            await hear(llm, request())
+        assert len(fake.requests) == 3
+        assert len({recorded.connection for recorded in fake.requests}) == 1
+
+
 async def test_leaving_a_reply_in_the_middle_closes_the_connection() -> None:
     go_on = asyncio.Event()
     async with anthropic(lambda _: [Say("One two three."), Wait(go_on), Say("four")]) as (llm, fake):

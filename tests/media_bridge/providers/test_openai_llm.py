@@ -181,6 +181,16 @@ async def test_a_base_url_with_a_path_is_used_as_it_is() -> None:
 
 
 @both
+async def test_replies_follow_each_other_on_one_connection(options: dict[str, Any]) -> None:
+    """A new one would cost the caller the time of its TLS handshake, in each turn."""
+    async with openai(lambda _: [Say("One two three.")], options) as (llm, fake):
+        for _ in range(3):
+            await hear(llm, request())
+        assert len(fake.requests) == 3
+        assert len({recorded.connection for recorded in fake.requests}) == 1
+
+
+@both
 async def test_leaving_a_reply_in_the_middle_closes_the_connection(options: dict[str, Any]) -> None:
     go_on = asyncio.Event()
     async with openai(lambda _: [Say("One two three."), Wait(go_on), Say("four")], options) as (llm, fake):
