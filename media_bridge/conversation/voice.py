@@ -206,9 +206,11 @@ class Voice:
                     return
         finally:
             for task in (feeding, coming):
-                if task is not None and not task.done():
+                if task is not None:
                     task.cancel()
                     await asyncio.wait({task})
+                    if not task.cancelled():
+                        task.exception()  # or asyncio complains that nobody has looked
             await utterance.cancel()
 
 
