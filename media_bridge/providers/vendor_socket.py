@@ -13,12 +13,12 @@ import functools
 import ipaddress
 import json
 import logging
-import re
 import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
+import orjson
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
     ConnectionClosed,
@@ -50,9 +50,6 @@ _FINAL_CLOSE = frozenset({1002, 1003, 1007, 1008, 1009, 1010})
 
 _quiet = logging.getLogger(__name__ + ".wire")
 _quiet.setLevel(logging.CRITICAL)  # at DEBUG, websockets logs the handshake's headers: the API key
-
-
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class _Connect(connect):
@@ -186,15 +183,19 @@ def lost(provider: str, error: ConnectionClosed, said: str = "") -> ProviderErro
 def parsed(raw: str | bytes) -> dict[str, Any]:
     """A vendor's message; an empty one if it is no JSON object."""
     try:
+        message = orjson.loads(raw)
+    except ValueError:
+        message = _parsed_leniently(raw)
+    return message if isinstance(message, dict) else {}
+
+
+def _parsed_leniently(raw: str | bytes) -> object:
+    """What the strict parser refuses: half a surrogate pair is legal in JSON, and would break who sends it on."""
+    try:
         message = json.loads(raw)
+        return json.loads(json.dumps(message, ensure_ascii=False).encode("utf-8", "replace"))
     except (ValueError, RecursionError):
-        return {}
-    if not isinstance(message, dict):
-        return {}
-    if _SURROGATE.search(raw if isinstance(raw, bytes) else raw.encode("utf-8", "replace")):
-        # Half of a pair is legal in JSON and breaks whoever sends or keeps the text later.
-        message = json.loads(json.dumps(message, ensure_ascii=False).encode("utf-8", "replace"))
-    return dict(message)
+        return None
 
 
 class Watchdog:
