@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 from datetime import timedelta
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import parse_qs, urlsplit
 from xml.sax.saxutils import escape, quoteattr
 
@@ -76,12 +76,13 @@ class CarrierActivities:
         and then nothing is dialled: its webhooks will say.
 
         Raises:
-            ApplicationError: see `_refusals`; besides `NoBridge`, retryable: nobody is to be called into silence.
+            ApplicationError: see `_refusals`; besides `NoBridge`, retryable: nobody is to be called into
+                silence, or by a bridge that has no room.
         """
         with _refusals():
             if activity.info().attempt > 1 and (placed := self._find_placed(ask)) is not None:
                 return placed
-            _check_bridge(ask.public_url)
+            _check_bridge(ask.public_url, "ready")
             status_url = webhook_url(ask.public_url, STATUS_PATH, ask.call_id)
             options: dict[str, Any] = {}
             if ask.dial.machine_detection:  # beside the call: otherwise it is silent until the carrier is certain
@@ -145,7 +146,7 @@ class CarrierActivities:
             words = "".join(letter if letter.isprintable() else " " for letter in ask.say)  # what XML can hold
             verbs = f"<Say>{escape(words)}</Say><Hangup/>"
         else:
-            _check_bridge(ask.public_url)
+            _check_bridge(ask.public_url, "health")  # however full: a call that comes back is taken up
             url = webhook_url(ask.public_url, NEXT_PATH, ask.call_id)
             verbs = f"<Redirect method={quoteattr('POST')}>{escape(url)}</Redirect>"
         with _refusals():
@@ -208,10 +209,12 @@ def _named_in(url: str) -> str:
     return parse_qs(urlsplit(url).query).get(CALL_PARAMETER, [""])[0]
 
 
-def _check_bridge(public_url: str) -> None:
+def _check_bridge(public_url: str, asked: Literal["health", "ready"]) -> None:
     try:
-        with urllib.request.urlopen(f"{public_url.rstrip('/')}/health", timeout=HEALTH_TIMEOUT) as answer:
+        with urllib.request.urlopen(f"{public_url.rstrip('/')}/{asked}", timeout=HEALTH_TIMEOUT) as answer:
             answer.read()
+    except urllib.error.HTTPError as error:
+        raise ApplicationError(f"no bridge takes calls ({error.code})", type="NoBridge") from None
     except (OSError, ValueError, urllib.error.URLError) as error:
         raise ApplicationError(f"no bridge answers ({type(error).__name__})", type="NoBridge") from None
 

@@ -52,12 +52,20 @@ def token_hash(token: str) -> str:
 
 
 async def admit(
-    client: Client, settings: Settings, bridge_id: str, call: CallInfo, agent: Agent, caller: str, token_sha256: str
+    client: Client,
+    settings: Settings,
+    bridge_id: str,
+    call: CallInfo,
+    agent: Agent,
+    caller: str,
+    token_sha256: str,
+    no_room: Admission | None = None,
 ) -> Admission:
     """Start the call's workflow, or find it, and ask whether the call is accepted.
 
     Args:
         caller: value of the CallCaller search attribute.
+        no_room: the bridge cannot take the call and refuses it with this, unless the workflow has accepted it before.
     Raises:
         TemporalAway, CallGone
     """
@@ -70,7 +78,7 @@ async def admit(
             async with asyncio.timeout(ASK_SECONDS):
                 admission: Admission = await client.execute_update_with_start_workflow(
                     "admit",
-                    Admit(token_sha256=token_sha256, bridge_id=bridge_id),
+                    Admit(token_sha256=token_sha256, bridge_id=bridge_id, no_room=no_room),
                     id=f"admit-{token_sha256[:32]}",
                     start_workflow_operation=operation,
                     result_type=Admission,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import importlib
+from collections.abc import Mapping, Sequence
 
 import aiohttp
 import structlog
@@ -12,7 +13,7 @@ from temporalio.client import Client
 
 from media_bridge import live_access
 from media_bridge.lease import BridgeActivities, hold_lease, lease_worker
-from media_bridge.providers.loading import Providers
+from media_bridge.providers.loading import Adapter, Providers
 from media_bridge.server.app import build_app
 from media_bridge.shared import Shared
 from stayline import telemetry
@@ -22,6 +23,9 @@ from stayline.messages import LeaseState
 from stayline.settings import Settings, TwilioCredentials
 
 log = structlog.get_logger(__name__)
+
+CLOSED_WITHIN = 20.0
+"""Seconds that sessions get to hand their calls over: a sentence that is being spoken is finished, for at most 15."""
 
 
 class Bridge(Shared):
@@ -49,19 +53,22 @@ class Bridge(Shared):
         self._site: web.TCPSite | None = None
 
     async def start(self) -> None:
-        """Load and warm the providers, take the lease, then listen.
+        """Make the providers, take the lease, listen; what calls need is loaded meanwhile (`Shared.warm`).
+
+        A bridge that shares its address loads first: until it listens, the others take the calls.
 
         Raises:
-            ConfigError: the address is taken.
+            ConfigError: a provider refuses its configuration, or the address is taken.
         """
-        for agent in self.agents.values():
-            await _warm(self.providers_for(agent.spec()))
+        providers = [self.providers_for(agent.spec()) for agent in self.agents.values()]
+        if self.settings.reuse_port:
+            await self._load(providers)
         worker = lease_worker(self.client, self.id, self._activities)
         self._background = [
             asyncio.create_task(worker.run()),
             asyncio.create_task(hold_lease(self.client, self.id, self.leased, self._activities.drained)),
             asyncio.create_task(self.spool.run()),
-            asyncio.create_task(telemetry.watch_loop_lag()),
+            asyncio.create_task(telemetry.watch_loop_lag(then=self._measured)),
         ]
         self._runner = web.AppRunner(build_app(self), access_log=None, shutdown_timeout=2)
         await self._runner.setup()
@@ -79,7 +86,25 @@ class Bridge(Shared):
         if self.settings.reuse_port:  # any bridge may answer there; this door is this one's
             await web.TCPSite(self._runner, host, 0).start()
         self.own_address = live_access.own_address(self.settings, self._runner.addresses[-1][1])
+        if not self.warm.is_set():
+            self._background.append(asyncio.create_task(self._load_meanwhile(providers)))
         log.info("bridge_started", bridge=self.id, address=f"{self.address[0]}:{self.address[1]}")
+
+    async def _load(self, providers: Sequence[Providers]) -> None:
+        """Load sessions, engines and SDKs before the first call needs them, in threads.
+
+        An SDK takes one to three seconds to import, a speech engine as long. A bridge that takes the place of a
+        dead one does not keep callers waiting for what they do not need yet: a greeting needs no language model.
+        """
+        await asyncio.to_thread(importlib.import_module, "media_bridge.session")
+        await asyncio.gather(*(_warm(adapter) for each in providers for adapter in each.all))
+        self.warm.set()
+        log.info("bridge_warm", bridge=self.id)
+
+    async def _load_meanwhile(self, providers: Sequence[Providers]) -> None:
+        """A part of the bridge as the others are: ends when it is drained, or with what went wrong."""
+        await self._load(providers)
+        await self._activities.drained.wait()
 
     async def broken(self) -> None:
         """Never returns; raises what a part of the bridge failed with, so that the process is restarted."""
@@ -112,28 +137,41 @@ class Bridge(Shared):
         """Move the calls to another bridge if one answers at the public URL; else let them end, within limits."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.settings.drain_timeout
-        while self.sessions and loop.time() < deadline:
+        while (self.sessions or self.attaching) and loop.time() < deadline:
             if await self._another_bridge_lives():
                 break
             await asyncio.sleep(0.5)
-        if not self.sessions:
+        if not self.sessions and not self.attaching:
             return
         log.info("handing_over", calls=len(self.sessions))
-        for session in list(self.sessions.values()):
-            session.close("")
-        waiting = [asyncio.create_task(s.closed.wait()) for s in self.sessions.values()]
-        if waiting:
-            await asyncio.wait(waiting, timeout=20)
+        deadline = loop.time() + CLOSED_WITHIN
+        told: set[tuple[str, int]] = set()
+        while (self.sessions or self.attaching) and loop.time() < deadline:  # some may be attaching only now
+            for key in self.sessions.keys() - told:
+                self.sessions[key].close("")
+                told.add(key)
+            await asyncio.sleep(0.05)
 
     async def _another_bridge_lives(self) -> bool:
         try:
             async with (
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as http,
-                http.get(f"{self.settings.public}/ready") as answer,
+                http.get(f"{self.settings.public}/ready?warm") as answer,
             ):
                 return answer.status == 200
         except (aiohttp.ClientError, TimeoutError):
             return False
+
+    def _measured(self, lag_ms: float) -> None:
+        """The event loop woke so late."""
+        if self.warm.is_set() and self.capacity.measured(lag_ms):  # imports make it late, once
+            overloaded = self.capacity.overloaded
+            telemetry.metrics.overloaded(1 if overloaded else -1)
+            log.warning(
+                "bridge_overloaded" if overloaded else "bridge_recovered",
+                loop_lag_ms=round(self.capacity.lag_ms, 1),
+                calls=len(self.sessions),
+            )
 
     def _lease_state(self) -> LeaseState:
         return LeaseState(
@@ -144,10 +182,9 @@ class Bridge(Shared):
         )
 
 
-async def _warm(providers: Providers) -> None:
-    """Load engines and SDKs now, not on the first call. A vendor that is down now may be up by then."""
-    for adapter in providers.all:
-        try:
-            await adapter.warm()
-        except ProviderError as error:
-            log.warning("provider_not_warm", provider=error.provider, status=error.status)
+async def _warm(adapter: Adapter) -> None:
+    """A vendor that is down now may be up when it is needed."""
+    try:
+        await adapter.warm()
+    except ProviderError as error:
+        log.warning("provider_not_warm", provider=error.provider, status=error.status)

@@ -77,14 +77,19 @@ class RecordSender:
             self._more.clear()  # not before: what was put before this task began must not be forgotten
             if self._waiting and isinstance(self._waiting[0], Interruption):
                 await asyncio.sleep(GATHER_SECONDS)
-            while self._waiting:
+            while self._pressing:
                 await self._send_batch()
+
+    @property
+    def _pressing(self) -> bool:
+        """Something waits that is not to wait. What may goes with it: a signal of its own would cost as much."""
+        return any(not isinstance(event, PATIENT) for event in self._waiting)
 
     async def caught_up(self, timeout: float) -> None:
         """Wait until what was put so far is sent, but no longer than `timeout` seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                while self._waiting:
+                while self._pressing:
                     self._sent.clear()
                     self._more.set()
                     await self._sent.wait()
@@ -128,7 +133,7 @@ class RecordSender:
             self._at_once = BATCH
             with contextlib.suppress(OSError):
                 self._spool.unlink(missing_ok=True)
-            self._sent.set()
+        self._sent.set()
 
     def _keep(self) -> None:
         """Write all waiting events to the spool; small and rare, so it is done in place."""
@@ -197,6 +202,8 @@ class SpoolResender:
                 return  # Temporal is away: the next round tries again
             path.replace(path.with_suffix(".refused"))
             log.error("records_refused", status=error.status.name, file=path.name)
+        except FileNotFoundError:  # whoever wrote it has sent it in the meantime
+            return
         except (OSError, ValueError, json.JSONDecodeError):
             log.error("spool_file_unreadable", file=path.name)
             with contextlib.suppress(OSError):

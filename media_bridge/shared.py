@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from temporalio.client import Client
 
+from media_bridge.capacity import Capacity, NoRoom
 from media_bridge.live_events import LiveEvents
 from media_bridge.providers.loading import Providers, load_providers
 from media_bridge.records import SpoolResender
-from media_bridge.session import Session
 from stayline.agent import Agent
 from stayline.models import AgentSpec
 from stayline.settings import Settings, TwilioCredentials
+
+if TYPE_CHECKING:
+    from media_bridge.session import Session
 
 
 class Shared:
@@ -41,14 +45,27 @@ class Shared:
         self.id = f"{settings.bridge_id}-{secrets.token_hex(2)}"
         self.sessions: dict[tuple[str, int], Session] = {}  #: by call and session number
         self.live = LiveEvents()
+        self.attaching: set[str] = set()  #: calls whose stream has come and whose grant has not
+        self.capacity = Capacity(settings.max_calls, settings.max_loop_lag_ms)
         self.draining = False
         self.leased = asyncio.Event()
+        self.warm = asyncio.Event()  #: what calls need is loaded; before, the first call may wait for it
         self.spool = SpoolResender(client, settings.spool_dir)
         self.providers: dict[str, Providers] = {}
 
     @property
-    def full(self) -> bool:
-        return len(self.sessions) >= self.settings.max_calls
+    def lacking(self) -> NoRoom | None:
+        """What keeps it from taking a new call; see `Capacity`."""
+        return self.capacity.lacking(len(self.sessions), asyncio.get_running_loop().time())
+
+    @property
+    def unready(self) -> str:
+        """Why it takes no new calls; empty: it takes them."""
+        if self.draining:
+            return "draining"
+        if not self.leased.is_set():
+            return "no lease"
+        return self.lacking or ""
 
     def find(self, call_id: str, number: int) -> Session | None:
         return self.sessions.get((call_id, number))

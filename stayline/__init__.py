@@ -1,6 +1,7 @@
 """Stayline: phone calls with AI that do not get lost. What an application imports is here.
 
-Names of the gateway are loaded when they are first used: who only writes agents need not wait for them.
+Names are loaded when they are first used: `import stayline` costs nothing, who only writes agents does not wait for
+the gateway, and a process that holds calls does not load what only workers need.
 """
 
 from __future__ import annotations
@@ -8,14 +9,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, Final
 
-from stayline.agent import Agent
-from stayline.errors import ConfigError, ProviderError, RejectCall, StaylineError, ToolError
-from stayline.models import CallInfo, TurnTaking
-from stayline.registry import ProviderPlugin, register_provider
-from stayline.tool_definition import ToolDefinition
-from stayline.tools import Tool, ToolContext, tool
-
 if TYPE_CHECKING:
+    from stayline.agent import Agent
+    from stayline.errors import ConfigError, ProviderError, RejectCall, StaylineError, ToolError
     from stayline.gateway import (
         EventType,
         Gateway,
@@ -27,9 +23,15 @@ if TYPE_CHECKING:
         get_gateway,
         register_gateway,
     )
+    from stayline.models import CallInfo, TurnTaking
+    from stayline.registry import ProviderPlugin, register_provider
+    from stayline.tool_definition import ToolDefinition
+    from stayline.tools import Tool, ToolContext, tool
 
-_OF_GATEWAY: Final = frozenset(
-    {
+_MODULES: Final = {
+    "agent": ("Agent",),
+    "errors": ("ConfigError", "ProviderError", "RejectCall", "StaylineError", "ToolError"),
+    "gateway": (
         "EventType",
         "Gateway",
         "GatewayConfig",
@@ -39,8 +41,13 @@ _OF_GATEWAY: Final = frozenset(
         "SessionEvent",
         "get_gateway",
         "register_gateway",
-    }
-)
+    ),
+    "models": ("CallInfo", "TurnTaking"),
+    "registry": ("ProviderPlugin", "register_provider"),
+    "tool_definition": ("ToolDefinition",),
+    "tools": ("Tool", "ToolContext", "tool"),
+}
+_HOME: Final = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Agent",
@@ -74,6 +81,10 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _OF_GATEWAY:
+    if name in _MODULES:  # `stayline.errors`, where nobody has imported it yet
+        return importlib.import_module(f"{__name__}.{name}")
+    if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("stayline.gateway"), name)
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value  # the next time it is found at once
+    return value

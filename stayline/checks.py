@@ -214,9 +214,13 @@ def _check_tool(spec: AgentSpec, tool: ToolSpec) -> Iterator[Problem]:
 # --- settings --------------------------------------------------------------------------------------------
 
 
-def check_settings(settings: Settings, twilio: TwilioCredentials) -> list[Problem]:
-    """What is wrong with the settings of a bridge and of its carrier."""
-    problems = [*_check_general(settings)]
+def check_settings(settings: Settings, twilio: TwilioCredentials, *, database: bool = True) -> list[Problem]:
+    """What is wrong with the settings of a bridge and of its carrier.
+
+    Args:
+        database: False for a bridge by itself, which writes no records: workers do, and refuse a wrong URL.
+    """
+    problems = [*(check_database(settings) if database else ()), *_check_general(settings)]
     if settings.carrier == "twilio":
         problems += _check_public_url(settings)
         problems += _check_twilio(settings, twilio)
@@ -236,19 +240,25 @@ def is_local(settings: Settings) -> bool:
     return bool(_LOCAL.fullmatch(settings.listen[0]))
 
 
-def _check_general(settings: Settings) -> Iterator[Problem]:
+def check_database(settings: Settings) -> Iterator[Problem]:
+    """What is wrong with `database_url`. Imports SQLAlchemy: 0.4 s."""
     from activities.records_db.engine import database_url  # what it takes, only it knows
 
     try:
         database_url(settings.database)
     except ConfigError as error:
         yield Problem("error", error.message, error.fix)
+
+
+def _check_general(settings: Settings) -> Iterator[Problem]:
     try:
         Encryption.of(settings.encryption_keys)
     except ConfigError as error:
         yield Problem("error", error.message, error.fix)
     if settings.max_calls < 1:
         yield Problem("error", "max_calls must be at least 1.", "Set STAYLINE_MAX_CALLS.")
+    if settings.max_loop_lag_ms < 0:
+        yield Problem("error", "max_loop_lag_ms is below 0.", "Set STAYLINE_MAX_LOOP_LAG_MS; 0 looks at no lag.")
     if settings.promote_build and not settings.build_id:
         yield Problem("error", "promote_build needs a build_id.", "Set STAYLINE_BUILD_ID.")
     addresses = [settings.listen_addr, settings.metrics_addr, settings.temporal_metrics_addr]

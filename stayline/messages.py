@@ -43,6 +43,7 @@ class Admit(Model):
     token_sha256: str
     bridge_id: str
     carrier_call_id: str = ""  #: of an outbound call, which was answered: the carrier's call SID
+    no_room: Admission | None = None  #: the bridge has no room, so this is the answer, unless there was one before
 
 
 class Admission(Model):
@@ -257,3 +258,4 @@ class CallResult(Model):
 
 
 CallStart.model_rebuild()
+Admit.model_rebuild()

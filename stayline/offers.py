@@ -11,10 +11,12 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from stayline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 T = TypeVar("T")
 
@@ -88,6 +90,8 @@ class Plugins(Generic[T]):
 @functools.cache
 def _points(group: str) -> tuple[EntryPoint, ...]:
     """Read once: it looks into every installed package."""
+    from importlib.metadata import entry_points
+
     return tuple(entry_points(group=group))
 
 

@@ -45,13 +45,17 @@ class Settings(BaseSettings):
     own_host: str = ""  #: where other machines reach this bridge itself; empty: where it listens, or its host name
     bridge_id: str = Field(default_factory=lambda: secrets.token_hex(4))
     max_calls: int = 50  #: calls that one bridge takes at once
+    max_loop_lag_ms: float = 50.0  #: a bridge whose event loop runs later than this takes no new calls; 0: any
+    busy_timeout: float = 4.0  #: seconds that a caller for whom there is no room rings on
+    busy_text: str = "All our lines are busy right now. Please call again in a few minutes. Goodbye."
+    #: what such a caller then hears; empty: a busy tone at once
     drain_timeout: float = 30.0  #: seconds that a stopping bridge gives its calls to move
 
     # carrier
     carrier: CarrierName = "twilio"
     validate_signatures: bool = True
     stream_idle_timeout: float = 20.0  #: seconds without any frame from the carrier, then the stream is lost
-    admission_timeout: float = 60.0  #: seconds that a new call is held while Temporal is away
+    admission_timeout: float = 60.0  #: seconds that a caller is held while Temporal is away, or a bridge drains
     caller_id: Literal["hash", "number"] = "hash"  #: what the CallCaller search attribute holds
     hash_key: SecretStr = SecretStr("")  #: key of that hash; empty: derived from the carrier's auth token
     live_key: SecretStr = SecretStr("")  #: key of the tokens for live events; empty: the carrier's auth token

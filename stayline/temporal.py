@@ -50,6 +50,8 @@ data_converter = pydantic_data_converter
 _CONNECT_TIMEOUT = timedelta(seconds=10)  # one TCP attempt; a dropped packet would otherwise wait for minutes
 _SEARCH_ATTRIBUTE_PATIENCE = 30.0  # seconds until a server that caches its namespaces knows a new attribute
 _KEYWORD = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
+# In what the SDK says when nothing answers, or when a server that ends breaks the connection under the first request.
+_AWAY = ("ConnectError", "Unavailable", "Timeout", "BrokenPipe", "ConnectionReset", "connection closed")
 _runtime: Runtime | None = None
 
 
@@ -211,7 +213,7 @@ def _is_away(error: RuntimeError | RPCError) -> bool:
     """Whether nothing answered, as opposed to a refusal."""
     if isinstance(error, RPCError):
         return error.status in (RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED)
-    return "ConnectError" in str(error) or "Unavailable" in str(error) or "Timeout" in str(error)
+    return any(word in str(error) for word in _AWAY)
 
 
 def _explain(error: RuntimeError | RPCError, address: str) -> NoReturn:

@@ -6,7 +6,6 @@ becomes data: `ToolError` says what the agent may read, anything else is "the to
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -70,6 +69,8 @@ class Tool:
         if inspect.iscoroutinefunction(self.function):
             result = await self.function(**kwargs)
         else:
+            import asyncio  # here, so that who only describes tools does not load it
+
             result = await asyncio.to_thread(self.function, **kwargs)
             if inspect.isawaitable(result):  # a coroutine function that a plain decorator hides
                 result = await result

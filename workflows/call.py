@@ -57,7 +57,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.records import take_record
     from workflows.state import CallState, Ending
     from workflows.statuses import take_status
-    from workflows.story import tell
+    from workflows.story import Story
 
 T = TypeVar("T")
 
@@ -84,6 +84,7 @@ class CallWorkflow:
         self._bridge = BridgeErrands(self._state, self._errands)
         self._carrier = CarrierErrands(self._state, self._errands, start.public_url)
         self._shown: tuple[str, str | None] = (self._state.status, None)
+        self._story = Story()
 
     @workflow.run
     async def run(self, start: CallStart) -> CallResult:
@@ -226,7 +227,10 @@ class CallWorkflow:
             state.outbound.answered(workflow.now())
         if state.admission is None and not self._screening:
             self._screening = True
-            state.admit(await self._screen(), workflow.now())
+            if ask.no_room is not None:
+                state.admit(ask.no_room, workflow.now(), by="bridge")
+            else:
+                state.admit(await self._screen(), workflow.now())
             self._show()
         await workflow.wait_condition(lambda: state.admission is not None)
         assert state.admission is not None
@@ -454,7 +458,7 @@ class CallWorkflow:
                 updates.append(SearchAttributeKey.for_keyword(SA_OUTCOME).value_set(outcome))
             self._shown = (status, outcome)
             workflow.upsert_search_attributes(updates)
-        workflow.set_current_details(tell(state))
+        workflow.set_current_details(self._story.tell(state))
 
 
 async def _see_through(work: Coroutine[Any, Any, T]) -> T:

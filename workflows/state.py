@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, PrivateAttr
 
 from stayline.messages import Admission, CallStart, DialStatus, OpenSession, Speak
 from stayline.models import AgentSpec, CallInfo, ToolRun
@@ -102,6 +102,10 @@ class CallState(BaseModel):
     left_at: datetime | None = None  #: when the caller was gone
     ending: Ending | None = None
     ended_at: datetime | None = None
+    _unsettled: dict[str, None] = PrivateAttr(default_factory=dict)  #: ids of tools that run, in the order asked
+
+    def model_post_init(self, context: Any) -> None:
+        self._unsettled = {id: None for id, run in self.tools.items() if run.outcome is None}
 
     @classmethod
     def begin(cls, start: CallStart, now: datetime) -> CallState:
@@ -145,7 +149,8 @@ class CallState(BaseModel):
 
     @property
     def running_tools(self) -> list[ToolRun]:
-        return [run for run in self.tools.values() if run.outcome is None]
+        """Asked for at every step of the workflow, so it must not grow with the tools that have ended."""
+        return [self.tools[id] for id in self._unsettled]
 
     @property
     def status(self) -> CallStatus:
@@ -212,6 +217,14 @@ class CallState(BaseModel):
         self.timeline.append(TimelineEntry(index=index, session=session, event=event))
         return index
 
+    def put_tool(self, id: str, run: ToolRun) -> None:
+        """A tool was asked for, or another is known of it than before."""
+        self.tools[id] = run
+        if run.outcome is None:
+            self._unsettled[id] = None
+        else:
+            self._unsettled.pop(id, None)
+
     def note_error(self, now: datetime, where: str, message: str, retryable: bool = False) -> None:
         self.add(CallError(at=now, where=where, message=message, retryable=retryable))
 
@@ -238,14 +251,14 @@ class CallState(BaseModel):
             self.outbound.strays.append(carrier_call_id)
         return own
 
-    def admit(self, admission: Admission, now: datetime) -> None:
+    def admit(self, admission: Admission, now: datetime, by: str = "policy") -> None:
         self.admission = admission
         self.admitted_at = now
         if admission.accepted:
             self.add(CallAdmitted(at=now))
         else:
             self.add(CallRejected(at=now, reason=admission.reason))
-            self.end("rejected", "policy", now, said=True)
+            self.end("rejected", by, now, said=True)
 
     def expect_token(self, token_sha256: str) -> None:
         """A stream may open with this token, once. One that was used stays used."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
@@ -32,21 +33,27 @@ SHOWN: Final = 40
 """Events shown, the latest; the whole is in query `timeline`."""
 
 
-def tell(state: CallState) -> str:
-    """The story so far."""
-    head = f"**{state.status}** · agent `{state.agent.name}`"
-    if state.attached:
-        head += f" · session {state.attached.number} on bridge `{state.attached.bridge_id}`"
-    if state.ending:
-        head += f" · {state.ending.outcome}"
-    lines = [
-        f"- `{_clock(entry.event.at, state.started_at)}` {line}"
-        for entry in state.timeline[-SHOWN:]
-        if (line := tell_event(entry.event)) is not None
-    ]
-    if len(state.timeline) > SHOWN:
-        lines.insert(0, f"- … {len(state.timeline) - SHOWN} earlier events")
-    return "\n".join([head, "", *lines])
+class Story:
+    """The story of one call. Each event is told once and kept: the story is asked for at every step of the call."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str | None] = deque(maxlen=SHOWN)
+        self._told = 0  #: entries of the timeline
+
+    def tell(self, state: CallState) -> str:
+        """The story so far."""
+        head = f"**{state.status}** · agent `{state.agent.name}`"
+        if state.attached:
+            head += f" · session {state.attached.number} on bridge `{state.attached.bridge_id}`"
+        if state.ending:
+            head += f" · {state.ending.outcome}"
+        length = len(state.timeline)
+        for entry in state.timeline[max(self._told, length - SHOWN) :]:
+            line = tell_event(entry.event)
+            self._lines.append(line and f"- `{_clock(entry.event.at, state.started_at)}` {line}")
+        self._told = length
+        earlier = [f"- … {length - SHOWN} earlier events"] if length > SHOWN else []
+        return "\n".join([head, "", *earlier, *filter(None, self._lines)])
 
 
 def tell_event(event: TimelineEvent) -> str | None:

@@ -45,7 +45,7 @@ class ToolRuns:
         if id in state.tools:
             return
         twin = self._running_twin(ask.call)
-        state.tools[id] = ToolRun(call=ask.call, session=ask.session, requested_at=now)
+        state.put_tool(id, ToolRun(call=ask.call, session=ask.session, requested_at=now))
         state.add(ToolCalled(at=now, call=ask.call, duplicate_of=twin))
         spec = state.agent.tool(ask.call.name)
         if state.ended_at is not None:
@@ -164,7 +164,7 @@ class ToolRuns:
         state.heard(now)
 
     def _mark(self, id: str, **changes: Any) -> None:
-        self._state.tools[id] = self._state.tools[id].model_copy(update=changes)
+        self._state.put_tool(id, self._state.tools[id].model_copy(update=changes))
 
 
 def _outcome_of_failure(call: ToolCall, error: ActivityError) -> ToolOutcome:

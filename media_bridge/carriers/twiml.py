@@ -56,17 +56,22 @@ def dial(to: str, next_url: str, ring_timeout: int, caller_id: str = "", say: st
 def hold(seconds: int, redirect_url: str) -> str:
     """Wait, then ask `redirect_url` again. As the first answer of a call, it leaves the caller ringing."""
     response = VoiceResponse()
-    response.pause(length=seconds)
+    if seconds:
+        response.pause(length=seconds)
     response.redirect(_xml(redirect_url), method="POST")
     return str(response)
 
 
-def reject(say: str = "") -> str:
-    """Refuse a call: answered with a sentence, or not answered at all when there is none."""
+def reject(say: str = "", *, busy: bool = False) -> str:
+    """Refuse a call: answered with a sentence, or not answered at all when there is none.
+
+    Args:
+        busy: a call that is not answered gets a busy tone, and not the tone of a number out of service.
+    """
     if say:
         return hang_up(say)
     response = VoiceResponse()
-    response.reject()
+    response.reject(**({"reason": "busy"} if busy else {}))
     return str(response)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -25,12 +27,25 @@ def build_app(bridge: Shared) -> web.Application:
 
     async def health(_: web.Request) -> web.Response:
         """The process runs."""
-        return web.json_response({"status": "ok", "bridge": bridge.id, "calls": len(bridge.sessions)})
+        tasks = len(asyncio.all_tasks())  # grows with the calls, and shrinks with them
+        state = {"status": "ok", "bridge": bridge.id, "calls": len(bridge.sessions), "tasks": tasks}
+        return web.json_response(state)
 
-    async def ready(_: web.Request) -> web.Response:
-        """The process takes calls: it holds its lease, has room, and is not draining."""
-        ready = bridge.leased.is_set() and not bridge.draining and not bridge.full
-        return web.json_response({"ready": ready, "bridge": bridge.id}, status=200 if ready else 503)
+    async def ready(request: web.Request) -> web.Response:
+        """The process takes new calls: it holds its lease, has room, and is not draining."""
+        why = bridge.unready
+        if not why and "warm" in request.query and not bridge.warm.is_set():
+            why = "warming"
+        state = {
+            "ready": not why,
+            "why": why,
+            "warm": bridge.warm.is_set(),
+            "bridge": bridge.id,
+            "calls": len(bridge.sessions),
+            "max_calls": bridge.capacity.places,
+            "loop_lag_ms": round(bridge.capacity.lag_ms, 1),
+        }
+        return web.json_response(state, status=503 if why else 200)
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(

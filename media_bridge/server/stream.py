@@ -76,7 +76,7 @@ class _Connection:
     """Reads one socket. The reader never waits for anything but the socket."""
 
     def __init__(self, bridge: Shared, socket: web.WebSocketResponse) -> None:
-        from media_bridge.session import Backlog  # loaded by then, or now: see `Bridge._warm_up`
+        from media_bridge.session import Backlog  # loaded by then, or now: see `Bridge._load`
 
         self._bridge = bridge
         self._socket = socket

@@ -19,7 +19,7 @@ from media_bridge.shared import Shared
 from stayline import logs, names, telemetry
 from stayline.agent import agent_for
 from stayline.call_start import caller_attribute
-from stayline.messages import CarrierStatus, DialStatus, NextStep, Step
+from stayline.messages import Admission, CarrierStatus, DialStatus, NextStep, Step
 from stayline.models import CallInfo
 from stayline.timeline import MachineOrPerson
 
@@ -61,7 +61,10 @@ class Webhooks:
         if agent is None:
             log.warning("no_agent_for_number")
             return _twiml(twiml.reject(NO_AGENT))
-        if self._bridge.draining or self._bridge.full:
+        if self._bridge.draining:
+            return self._hold(request, "draining")
+        refusal = self._refusal()
+        if refusal is not None and refusal.say and _held_for(request) < self._settings.busy_timeout:
             return self._hold(request, "no room")
         call = CallInfo(
             call_id=call_id,
@@ -77,23 +80,26 @@ class Webhooks:
         logs.bind_call(call_id)
         try:
             answer = await admission.admit(
-                self._bridge.client, self._settings, self._bridge.id, call, agent, caller, hashed
+                self._bridge.client, self._settings, self._bridge.id, call, agent, caller, hashed, refusal
             )
         except admission.TemporalAway:
             return self._hold(request, "Temporal is away")
         except admission.CallGone:
             return _twiml(twiml.hang_up())
+        if answer == refusal:
+            return self._refuse(answer)
         if not answer.accepted:
             log.info("call_rejected", reason=answer.reason)
             return _twiml(twiml.reject(answer.say))
         log.info("call_admitted", agent=agent.name)
         telemetry.metrics.call_started(agent.name, agent.spec().mode)
+        self._bridge.capacity.expect(call_id, asyncio.get_running_loop().time())
         return _twiml(self._connect(call_id, token))
 
     async def _answered(self, request: web.Request, call_id: str, carrier_call_id: str) -> web.Response:
         logs.bind_call(call_id)
-        if self._bridge.draining or self._bridge.full:
-            return self._hold(request, "no room")
+        if self._bridge.draining:
+            return self._hold(request, "draining")
         token, hashed = admission.new_token()
         try:
             answer = await admission.admit_answered(
@@ -127,8 +133,8 @@ class Webhooks:
         except admission.CallGone:
             return _twiml(twiml.hang_up())
         log.info("next_step", action=step.action)
-        if step.action == "connect" and (self._bridge.draining or self._bridge.full):
-            return self._hold(request, "no room")
+        if step.action == "connect" and self._bridge.draining:
+            return self._hold(request, "draining")
         return _twiml(self._carry_out(call_id, step, token))
 
     async def status(self, request: web.Request) -> web.Response:
@@ -178,18 +184,37 @@ class Webhooks:
             case "hangup":
                 return twiml.hang_up(step.say)
 
+    def _refusal(self) -> Admission | None:
+        """What a new call is answered with that the bridge has no room for; None: it has."""
+        lacking = self._bridge.lacking
+        if lacking is None:
+            return None
+        reason = self._bridge.capacity.reason(lacking)
+        return Admission(accepted=False, say=self._settings.busy_text, reason=reason)
+
+    def _refuse(self, refusal: Admission) -> web.Response:
+        log.warning("call_refused", reason=refusal.reason, calls=len(self._bridge.sessions))
+        telemetry.metrics.refused("no_room")
+        return _twiml(twiml.reject(refusal.say, busy=True))
+
     def _hold(self, request: web.Request, why: str) -> web.Response:
-        """Keep the caller for a bounded time and ask again; then an apology."""
-        now = int(time.time())
-        asked = _whole(request.query.get("since", ""))  # part of the signed URL, so it is our own
-        since = now if asked is None else asked
-        if now - since >= self._settings.admission_timeout:
-            log.error("call_given_up", why=why, seconds=now - since)
+        """Keep the caller for a bounded time and ask again, any bridge; then an apology.
+
+        A bridge that drains listens no more, so the next one takes the call at once, over a connection of its own.
+        """
+        held = _held_for(request)
+        if held >= self._settings.admission_timeout:
+            log.error("call_given_up", why=why, seconds=held)
             telemetry.metrics.refused("held_too_long")
             return _twiml(twiml.hang_up(APOLOGY))
-        log.warning("call_held", why=why, seconds=now - since)
+        log.warning("call_held", why=why, seconds=held)
+        first = "since" not in request.query
+        since = int(time.time()) - held
         query = urlencode({**request.query, "since": since})
-        return _twiml(twiml.hold(HOLD_SECONDS, f"{self._settings.public}{request.path}?{query}"))
+        pause = 0 if first and self._bridge.draining else HOLD_SECONDS
+        answer = _twiml(twiml.hold(pause, f"{self._settings.public}{request.path}?{query}"))
+        answer.force_close()
+        return answer
 
     # --- requests ---
 
@@ -245,6 +270,12 @@ def _carrier_call_id(form: Form) -> str:
     if not _CALL_SID.fullmatch(call_id) or call_id.startswith(names.OUTBOUND_PREFIX):
         raise web.HTTPBadRequest(text="CallSid is missing or malformed")
     return call_id
+
+
+def _held_for(request: web.Request) -> int:
+    """Whole seconds since the call was first held; 0: it was not."""
+    since = _whole(request.query.get("since", ""))  # part of the signed URL, so it is our own
+    return 0 if since is None else int(time.time()) - since
 
 
 def _seconds(form: Form, key: str) -> float | None:

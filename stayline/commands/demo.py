@@ -40,6 +40,7 @@ CRASH_AFTER_TURNS: Final = 2
 MAX_SECONDS: Final = 150.0
 
 _LAB_LINES: Final = {
+    "first_audio": ("carrier", "the caller hears the agent", "dim"),
     "stream_broken": ("carrier", "the audio stream broke off", "red"),
     "clear": ("carrier", "the caller speaks over the agent: playback cleared", "dim"),
     "error": ("carrier", "carrier error", "red"),

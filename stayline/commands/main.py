@@ -63,6 +63,7 @@ def dev(
 @app.command()
 def serve(agent: Agents = None) -> None:
     """Run a media bridge: the process that holds live calls."""
+    startup.beside("aiohttp.web")
     from stayline.commands.serving import serve as serving
 
     run(serving(_settings(), agent or []), holds_audio=True, long_start=True)

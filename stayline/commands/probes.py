@@ -201,9 +201,28 @@ async def probe_bridge(settings: Settings, twilio: TwilioCredentials) -> AsyncIt
             )
             return
         yield ok("bridge", f"{public} leads to bridge {health['bridge']}")
+        yield await _room(http, public)
         token = twilio.auth_token.get_secret_value()
         if settings.carrier == "twilio" and settings.validate_signatures and token:
             yield await _signatures(http, public + names.STATUS_PATH, token)
+
+
+async def _room(http: aiohttp.ClientSession, public: str) -> Finding:
+    """Whether the bridge that answers takes new calls just now."""
+    try:
+        status, state = await _get(http, f"{public}/ready")
+    except (aiohttp.ClientError, TimeoutError) as error:
+        return warn("bridge", f"nothing answers at {public}/ready ({type(error).__name__})")
+    load = f"{state.get('calls')} of {state.get('max_calls')} calls, event loop {state.get('loop_lag_ms')} ms late"
+    if status == 200:
+        return ok("bridge", f"takes calls ({load})")
+    fix = {
+        "full": "Start another bridge, or raise STAYLINE_MAX_CALLS.",
+        "overloaded": "Start another bridge, or lower STAYLINE_MAX_CALLS to what this one carries.",
+        "no lease": "Does a worker run?",
+    }
+    why = str(state.get("why", status))
+    return warn("bridge", f"takes no new calls: {why} ({load})", fix.get(why, ""))
 
 
 async def _signatures(http: aiohttp.ClientSession, url: str, token: str) -> Finding:

@@ -84,13 +84,13 @@ class Child:
 
 
 async def bridge_ready(child: Child, url: str) -> None:
-    """Wait until the bridge takes calls.
+    """Wait until the bridge takes calls and has loaded what they need.
 
     Raises:
         StaylineError: it ended, or does not become ready.
     """
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as http:
-        await _poll(child, lambda: _answers(http, f"{url}/ready"))
+        await _poll(child, lambda: _answers(http, f"{url}/ready?warm"))
 
 
 async def worker_ready(child: Child, client: Client) -> None:

@@ -10,7 +10,7 @@ import structlog
 
 from stayline import logs, startup, telemetry
 from stayline.agent import Agent, load_agents
-from stayline.checks import Problem, check_agent, check_settings, refuse_if_wrong
+from stayline.checks import Problem, check_agent, check_database, check_settings, refuse_if_wrong
 from stayline.errors import ConfigError
 from stayline.settings import Settings, TwilioCredentials
 from stayline.temporal import connect, prepare_namespace
@@ -76,7 +76,8 @@ async def work(settings: Settings, references: Sequence[str]) -> None:
     logs.configure_logging(settings, "worker")
     telemetry.configure(settings, "worker")
     agents = agents_of(settings, references)
-    _check([p for agent in agents.values() for p in check_agent(agent.spec(), providers=False)])
+    problems = [p for agent in agents.values() for p in check_agent(agent.spec(), providers=False)]
+    _check([*check_database(settings), *problems])
     twilio = TwilioCredentials()
     if not twilio.account_sid or not twilio.auth_token.get_secret_value():
         raise ConfigError(
@@ -95,6 +96,7 @@ async def work(settings: Settings, references: Sequence[str]) -> None:
         log.info("worker_started", agents=sorted(agents), build=settings.build_id or None)
         if settings.build_id and settings.promote_build:
             await promote_build(client, settings)
+            log.info("build_promoted", build=settings.build_id)
         await stop.wait()
         log.info("worker_stopping")
     if metrics is not None:

@@ -123,9 +123,11 @@ class Running:
             await promote_build(self.client, self._settings)
 
     async def _leased(self) -> None:
-        """Wait until the bridge holds its lease; only then does it take calls."""
-        leased, broken = asyncio.create_task(self.bridge.leased.wait()), asyncio.create_task(self.broken())
+        """Wait until the bridge holds its lease, only then does it take calls, and is warm."""
+        warm, leased = (asyncio.create_task(event.wait()) for event in (self.bridge.warm, self.bridge.leased))
+        broken = asyncio.create_task(self.broken())
         try:
+            await asyncio.wait({warm, broken}, return_when=asyncio.FIRST_COMPLETED)
             done, _ = await asyncio.wait(
                 {leased, broken}, timeout=READY_WITHIN, return_when=asyncio.FIRST_COMPLETED
             )
@@ -134,8 +136,8 @@ class Running:
             if leased not in done:
                 raise StaylineError("Temporal gave the bridge no lease.", fix="Does a worker run?", retryable=True)
         finally:
-            leased.cancel()
-            broken.cancel()
+            for task in (warm, leased, broken):
+                task.cancel()
 
     async def broken(self) -> None:
         """Never returns; raises what a part failed with."""
@@ -198,7 +200,7 @@ class Running:
         try:
             async with aiohttp.ClientSession(connector=connector, timeout=timeout) as http:
                 for _ in range(ASKED_AT_ONCE):
-                    async with http.get(f"{self._settings.public}/ready") as answer:
+                    async with http.get(f"{self._settings.public}/ready?warm") as answer:
                         if answer.status == 200:
                             return True
         except (aiohttp.ClientError, TimeoutError):

@@ -48,6 +48,8 @@ class Behaviour:
         dials: outcomes of transfers by number or SIP address; others are answered.
         callees: who takes the calls that are placed by REST, by number or SIP address; others are answered by
             somebody who listens.
+        repeats: every webhook is sent twice, of which the second answer counts, and so is the status callback,
+            followed by an older one.
         say_aloud: `<Say>` is spoken where the voice is installed; otherwise it takes as long in silence.
     """
 
@@ -56,6 +58,7 @@ class Behaviour:
     dials: dict[str, DialOutcome] = dataclasses.field(default_factory=dict)
     callees: dict[str, Callee] = dataclasses.field(default_factory=dict)
     say_aloud: bool = True
+    repeats: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -166,6 +169,22 @@ class LabCall:
         self._interrupt(plan)
         return True
 
+    def fall_silent(self) -> bool:
+        """The carrier's end of the stream stops sending, and says nothing. False: there is no stream."""
+        if self._stream is None:
+            return False
+        self._event("fault", "the stream falls silent")
+        self._stream.fall_silent()
+        return True
+
+    def drop_stream(self) -> bool:
+        """The stream's connection breaks without a word. False: there is no stream."""
+        if self._stream is None:
+            return False
+        self._event("fault", "the stream is dropped")
+        self._stream.drop()
+        return True
+
     async def run(self) -> None:
         """Live through the call."""
         self._event("call", f"{self.from_number} -> {self.to_number}")
@@ -258,6 +277,8 @@ class LabCall:
         form = self.form() | plan.form
         self.asked.append((plan.method, plan.url, form))
         text = await self._webhooks.twiml(plan.method, plan.url, form)
+        if self._behaviour.repeats:  # the first answer got lost
+            text = await self._webhooks.twiml(plan.method, plan.url, form)
         self._event("webhook", f"{plan.method} {plan.url}", twiml=text, **plan.form)
         return text
 
@@ -397,7 +418,11 @@ class LabCall:
 
     async def _report(self) -> None:
         """The status callback of an ended call."""
-        await self._notify(self._webhooks.public_url + STATUS_PATH, self._progress(self.status, 0))
+        url = self._webhooks.public_url + STATUS_PATH
+        await self._notify(url, self._progress(self.status, 0))
+        if self._behaviour.repeats:  # once more, and then what should have come before it
+            await self._notify(url, self._progress(self.status, 0))
+            await self._notify(url, self._progress("in-progress", 0))
         self._event("ended", f"{self.status}, {self.seconds:.1f} s", by=self.ended_by)
 
     def _progress(self, status: str, number: int) -> dict[str, str]:

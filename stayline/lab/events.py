@@ -30,6 +30,7 @@ Kind = Literal[
     "agent_done",
     "dial",
     "rest",
+    "fault",  # the lab was told to fail the call
     "error",  # by Twilio's error code
     "hang_up",
     "ended",

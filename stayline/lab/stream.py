@@ -54,6 +54,8 @@ class MediaStream:
         self.protocol_errors = 0
         self.discarded = 0
         self.bytes_received = 0
+        self._silent = False
+        self._websocket: ClientConnection | None = None
         self._call_sid = call_sid
         self._account_sid = account_sid
         self._parameters = dict(parameters)
@@ -89,6 +91,7 @@ class MediaStream:
         except (OSError, TimeoutError, InvalidHandshake, InvalidURI, ConnectionClosed) as error:
             self._event("stream_refused", f"{type(error).__name__}: {error}", code=HANDSHAKE_ERROR)
             return "refused"
+        self._websocket = websocket
         self._event("stream_opened", self.sid)
         self._greet()
         sender = asyncio.create_task(self._send(websocket))
@@ -97,7 +100,7 @@ class MediaStream:
                 self._take(await websocket.recv())
         except ConnectionClosed as closed:
             self.live = False
-            if closed.rcvd is None:
+            if closed.rcvd is None or self._silent:
                 self._event("stream_broken", "the connection was lost without a close frame")
                 return "broken"
             self._event("stream_closed", f"{closed.rcvd.code} {closed.rcvd.reason}".strip())
@@ -127,6 +130,17 @@ class MediaStream:
     def dtmf(self, digit: str) -> None:
         self._post("dtmf", track="inbound_track", digit=digit)
 
+    # --- where a carrier fails
+
+    def fall_silent(self) -> None:
+        """Send nothing any more, not even `stop`, and take no notice of a close."""
+        self._silent = True
+
+    def drop(self) -> None:
+        """Break the connection, without `stop` and without a close frame."""
+        if self._websocket is not None:
+            self._websocket.transport.abort()
+
     # --- messages
 
     def _greet(self) -> None:
@@ -153,6 +167,8 @@ class MediaStream:
             pass  # the bridge does not read; the close follows all the same
 
     def _post(self, event: str, **body: Any) -> None:
+        if self._silent:
+            return
         self._sequence += 1
         message = {
             "event": event,

@@ -89,6 +89,13 @@ class Metrics:
             "stayline.event_loop.lag", unit="s", description="How late the event loop woke up."
         )
 
+        self._tasks = meter.create_up_down_counter(
+            "stayline.event_loop.tasks", description="Tasks in the event loop; what grows with each call is a leak."
+        )
+        self._overloaded = meter.create_up_down_counter(
+            "stayline.bridge.overloaded", description="1 while the event loop is too late for new calls."
+        )
+
     def call_started(self, agent: str, mode: Mode) -> None:
         self._started.add(1, {LABEL_AGENT: agent, LABEL_MODE: mode})
 
@@ -122,6 +129,12 @@ class Metrics:
 
     def event_loop_lag(self, ms: float) -> None:
         self._lag.record(ms / 1000)
+
+    def event_loop_tasks(self, delta: int) -> None:
+        self._tasks.add(delta)
+
+    def overloaded(self, delta: int) -> None:
+        self._overloaded.add(delta)
 
     def refused(self, reason: str) -> None:
         """A webhook, a stream or a call was turned away. `reason` is a code: "bad_signature", "busy", …"""

@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
+from collections.abc import Callable
 
 from stayline.telemetry.instruments import metrics
 
-_RECENT = 8
+_RECENT = 20
+TASKS_EVERY = 10
+"""Measurements; counting is not free."""
 _recent: deque[float] = deque(maxlen=_RECENT)
 
 
-async def watch_loop_lag(interval: float = 0.25) -> None:
-    """Measure until cancelled: sleep `interval` seconds, record by how many milliseconds it took longer."""
+async def watch_loop_lag(interval: float = 0.1, then: Callable[[float], object] | None = None) -> None:
+    """Measure until cancelled: sleep `interval` seconds, record by how many milliseconds it took longer.
+
+    Args:
+        then: told of each measurement, in milliseconds.
+    """
     loop = asyncio.get_running_loop()
-    while True:
-        due = loop.time() + interval
-        await asyncio.sleep(interval)
-        lag_ms = max(0.0, (loop.time() - due) * 1000)
-        _recent.append(lag_ms)
-        metrics.event_loop_lag(lag_ms)
+    tasks = 0
+    try:
+        for number in itertools.count():
+            if number % TASKS_EVERY == 0:
+                before, tasks = tasks, len(asyncio.all_tasks())
+                metrics.event_loop_tasks(tasks - before)
+            due = loop.time() + interval
+            await asyncio.sleep(interval)
+            lag_ms = max(0.0, (loop.time() - due) * 1000)
+            _recent.append(lag_ms)
+            metrics.event_loop_lag(lag_ms)
+            if then is not None:
+                then(lag_ms)
+    finally:
+        metrics.event_loop_tasks(-tasks)
 
 
 def recent_loop_lag_ms() -> float:

@@ -135,6 +135,15 @@ async def test_nobody_is_called_into_silence(bridge: Bridge, carrier: LabCarrier
     assert carrier.requests == []
 
 
+async def test_nobody_is_called_while_no_bridge_has_room(bridge: Bridge, carrier: LabCarrier) -> None:
+    bridge.ready = False
+    assert await refused(carrier, "place_call", ask(bridge)) == ("NoBridge", False)
+    assert carrier.requests == []
+    bridge.ready = True
+    await run(carrier, "place_call", ask(bridge), attempt=2)
+    assert only(carrier)
+
+
 async def test_a_number_that_the_carrier_does_not_take(bridge: Bridge, carrier: LabCarrier) -> None:
     request = ask(bridge).model_copy(update={"to_number": "911"})
     assert await refused(carrier, "place_call", request) == ("CarrierRefused", True)

@@ -17,7 +17,7 @@ from tests.fakes.deepgram_listen import FluxListener, Heard, NovaListener, Scrip
 from tests.fakes.deepgram_speak import AuraSpeaker, FluxSpeaker, Interrupts
 from tests.fakes.misbehaviour import FakeServer, Recorded, refuse
 from tests.fakes.socket import FakeSocket
-from tests.fakes.sound import Pace
+from tests.fakes.sound import Pace, Sound, tone_of
 
 __all__ = ["FakeDeepgram", "Heard"]
 
@@ -95,6 +95,9 @@ SPEAK_V2: dict[str, Check] = {
 
 
 class FakeDeepgram(FakeServer):
+    nova_listener = NovaListener
+    flux_listener = FluxListener
+
     def __init__(
         self,
         hears: Sequence[str | Heard] = (),
@@ -106,6 +109,7 @@ class FakeDeepgram(FakeServer):
         self.api_key = api_key
         self.script: Script = list(hears)  #: what coming bursts of sound say; add to it at any time
         self.pace = Pace(ms_per_char)
+        self.sound: Sound = tone_of  #: what Aura makes of a text
         self.interrupts: Interrupts = "obeyed"
         self.listened: list[NovaListener | FluxListener] = []  #: one per connection
 
@@ -133,19 +137,19 @@ class FakeDeepgram(FakeServer):
             self._refuse(400)
         if recorded.param("utterance_end_ms") and recorded.param("interim_results") != ["true"]:
             self._refuse(400)
-        listener = NovaListener(socket, recorded, self.script)
+        listener = self.nova_listener(socket, recorded, self.script)
         self.listened.append(listener)
         return await socket.serve(listener.talk)
 
     async def _listen_v2(self, request: web.Request) -> web.WebSocketResponse:
         recorded, socket = await self._enter(request, LISTEN_V2)
-        listener = FluxListener(socket, recorded, self.script)
+        listener = self.flux_listener(socket, recorded, self.script)
         self.listened.append(listener)
         return await socket.serve(listener.talk)
 
     async def _speak_v1(self, request: web.Request) -> web.WebSocketResponse:
         _, socket = await self._enter(request, SPEAK_V1)
-        return await socket.serve(AuraSpeaker(socket, self.pace).talk)
+        return await socket.serve(AuraSpeaker(socket, self.pace, self.sound).talk)
 
     async def _speak_v2(self, request: web.Request) -> web.WebSocketResponse:
         error = {"type": "Error", "code": "NET-0000", "description": "Internal failure"}

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from deepgram.speak.v2 import types as flux
 
 from tests.fakes.socket import FakeSocket, ProtocolError
-from tests.fakes.sound import Pace, tone
+from tests.fakes.sound import Pace, Sound, tone, tone_of
 
 FRAME_MS = 100
 FLUSHES, FLUSH_WINDOW = 20, 60.0
@@ -19,8 +19,9 @@ Interrupts = Literal["obeyed", "late", "ignored"]
 
 
 class AuraSpeaker:
-    def __init__(self, socket: FakeSocket, pace: Pace) -> None:
+    def __init__(self, socket: FakeSocket, pace: Pace, sound: Sound = tone_of) -> None:
         self._socket = socket
+        self._sound = sound
         self._pace = pace
         self._text = ""
         self._jobs: asyncio.Queue[str] = asyncio.Queue()
@@ -83,7 +84,7 @@ class AuraSpeaker:
     async def _speak(self) -> None:
         while True:
             text = await self._jobs.get()
-            sound = tone(len(text) * self._pace.ms_per_char)
+            sound = self._sound(text, self._pace.ms_per_char)
             size = FRAME_MS * 8
             for number, begin in enumerate(range(0, len(sound), size)):
                 await self._pace.wait(number)

@@ -22,7 +22,7 @@ from tests.fakes.elevenlabs_http import HttpSpeaker, detail
 from tests.fakes.elevenlabs_scribe import Scribe
 from tests.fakes.misbehaviour import FakeServer, refuse
 from tests.fakes.socket import FakeSocket, ProtocolError
-from tests.fakes.sound import Pace, tone
+from tests.fakes.sound import Pace, Sound, tone_of
 
 CONTEXTS = 5
 CHARS_PER_MESSAGE = 12
@@ -58,6 +58,7 @@ class FakeElevenLabs(FakeServer):
         self.voices = voices
         self.pace = Pace(ms_per_char)
         self.alignment = alignment
+        self.sound: Sound = tone_of  #: what its websocket's voice makes of a text
         self.most_contexts = 0  #: live at once, over all connections
         self.http = HttpSpeaker(self)
         self.scribe = Scribe(self)
@@ -148,7 +149,7 @@ class _Contexts:
                 "max_active_conversations",
                 f"Maximum simultaneous contexts per WebSocket connection exceeded ({CONTEXTS}).",
             )
-        self._contexts[name] = _Context(name, self._fake.pace, self._send)
+        self._contexts[name] = _Context(name, self._fake, self._send)
         self._fake.most_contexts = max(self._fake.most_contexts, len(self._contexts))
 
     async def _send(self, name: str, text: str | None, sound: bytes = b"") -> None:
@@ -177,9 +178,10 @@ class _Contexts:
 class _Context:
     """One context: text is spoken when flushed; closing lets what was flushed come to its end, then says so."""
 
-    def __init__(self, name: str, pace: Pace, send: Any) -> None:
+    def __init__(self, name: str, fake: FakeElevenLabs, send: Any) -> None:
         self._name = name
-        self._pace = pace
+        self._pace = fake.pace
+        self._sound = fake.sound
         self._send = send
         self._text = ""
         self._jobs: asyncio.Queue[str | None] = asyncio.Queue()
@@ -211,7 +213,7 @@ class _Context:
             for number, begin in enumerate(range(0, len(text), CHARS_PER_MESSAGE)):
                 closed = await self._wait(number)
                 piece = text[begin : begin + CHARS_PER_MESSAGE]
-                await self._send(self._name, piece, tone(len(piece) * self._pace.ms_per_char))
+                await self._send(self._name, piece, self._sound(piece, self._pace.ms_per_char))
                 await asyncio.sleep(0)
                 if closed:
                     break

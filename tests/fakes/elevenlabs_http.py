@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from tests.fakes.misbehaviour import Misbehaviour, cut, refuse
-from tests.fakes.sound import tone
 
 if TYPE_CHECKING:
     from tests.fakes.elevenlabs import FakeElevenLabs
@@ -62,7 +61,7 @@ class HttpSpeaker:
         for number, piece in enumerate(_pieces(text)):
             await self._misbehave(request, response, fault, number)
             await self._fake.pace.wait(number)
-            await response.write(tone(len(piece) * self._fake.pace.ms_per_char))
+            await response.write(self._fake.sound(piece, self._fake.pace.ms_per_char))
         return response
 
     async def _timed(self, request: web.Request) -> web.StreamResponse:
@@ -82,7 +81,7 @@ class HttpSpeaker:
             }
             told = alignment if shown and self._fake.alignment else None
             line = {
-                "audio_base64": base64.b64encode(tone(len(piece) * self._fake.pace.ms_per_char)).decode(),
+                "audio_base64": base64.b64encode(self._fake.sound(piece, self._fake.pace.ms_per_char)).decode(),
                 "alignment": told,
                 "normalized_alignment": told,
             }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -42,9 +43,17 @@ class FakeSocket:
         self.ws = web.WebSocketResponse(compress=False, max_msg_size=2**20)
         server.sockets.append(self)
 
+    @property
+    def path(self) -> str:
+        return self._request.path
+
     def abort(self) -> None:
         """Cut the connection now, without a goodbye."""
         cut_transport(self._request)
+
+    def misbehave(self, fault: Misbehaviour) -> None:
+        """Go wrong from the next message on, in mid-connection."""
+        self._fault = dataclasses.replace(fault, after=self.sent)
 
     def pause(self) -> None:
         """Read nothing any more, so that what the client sends piles up."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 BYTES_PER_MS = 8
 SILENCE = b"\xff"
@@ -33,6 +33,14 @@ def tone(ms: float) -> bytes:
     """A steady 400 Hz tone, well above any speech threshold."""
     length = round(ms * BYTES_PER_MS)
     return (_TONE * (length // len(_TONE) + 1))[:length]
+
+
+Sound = Callable[[str, float], bytes]
+"""How a voice sounds: a text and its milliseconds per character to μ-law."""
+
+
+def tone_of(text: str, ms_per_char: float) -> bytes:
+    return tone(len(text) * ms_per_char)
 
 
 def silence(ms: float) -> bytes:

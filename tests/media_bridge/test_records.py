@@ -163,10 +163,31 @@ async def test_what_a_reply_cost_travels_with_the_next_event(desk: Desk) -> None
         sender.put(said("hello"))
         await sender.caught_up(10)
         sender.put(cost())
-        await sender.caught_up(10)  # whoever waits, waits for all
+        await sender.caught_up(10)  # a tool does not wait for it, and no signal is spent on it
+        sender.put(said("again"))
+        sender.put(cost())
+        await sender.caught_up(10)
+    await sender.close(10)
     assert [[text(event) for event in record.events] for record in await desk.arrived()] == [
         ["usage", "hello"],
-        ["usage"],
+        ["usage", "again", "usage"],
+    ]
+
+
+async def test_what_a_reply_cost_is_no_signal_of_its_own_when_it_comes_while_a_turn_is_sent(desk: Desk) -> None:
+    sender = desk.sender()
+    async with running(sender):
+        sender.put(said("hello"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # its signal is on its way
+        sender.put(cost())
+        await sender.caught_up(10)
+        assert await desk.texts() == ["hello"]
+        sender.put(said("again"))
+        await sender.caught_up(10)
+    assert [[text(event) for event in record.events] for record in await desk.arrived()] == [
+        ["hello"],
+        ["usage", "again"],
     ]
 
 

@@ -193,6 +193,7 @@ def test_good_settings_have_no_problems() -> None:
         ({"validate_signatures": False}, "warning", "anybody"),
         ({"carrier": "lab"}, "warning", "lab carrier is open"),
         ({"max_calls": 0}, "error", "STAYLINE_MAX_CALLS"),
+        ({"max_loop_lag_ms": -1}, "error", "STAYLINE_MAX_LOOP_LAG_MS"),
         ({"promote_build": True}, "error", "STAYLINE_BUILD_ID"),
         ({"metrics_addr": "0.0.0.0:8080"}, "error", "Two things would listen on 0.0.0.0:8080"),
         ({"database_url": "mysql://db/calls"}, "error", "database_url"),

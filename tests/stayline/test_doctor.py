@@ -68,7 +68,9 @@ def twilio_routes(voice_url: str | None, *, status: str = "active") -> list[web.
     return [web.get(f"{account}.json", fetch), web.get(f"{account}/IncomingPhoneNumbers.json", numbers)]
 
 
-def bridge_routes(public: list[str], *, token: str = TOKEN, validate: bool = True) -> list[web.RouteDef]:
+def bridge_routes(
+    public: list[str], *, token: str = TOKEN, validate: bool = True, why: str = ""
+) -> list[web.RouteDef]:
     """A bridge as seen from outside; `public` holds the address that it believes to have."""
 
     async def health(_: web.Request) -> web.Response:
@@ -80,7 +82,11 @@ def bridge_routes(public: list[str], *, token: str = TOKEN, validate: bool = Tru
             raise web.HTTPForbidden
         raise web.HTTPBadRequest  # CallStatus is none that there is
 
-    return [web.get("/health", health), web.post(names.STATUS_PATH, status)]
+    async def ready(_: web.Request) -> web.Response:
+        state = {"why": why, "calls": 5, "max_calls": 5, "loop_lag_ms": 1.5}
+        return web.json_response(state, status=503 if why else 200)
+
+    return [web.get("/health", health), web.get("/ready", ready), web.post(names.STATUS_PATH, status)]
 
 
 async def collected(findings: AsyncIterator[probes.Finding]) -> list[tuple[str, str]]:
@@ -130,16 +136,26 @@ async def test_the_public_address_leads_to_a_bridge_that_checks_signatures() -> 
         public[0] = url
         settings = Settings(public_url=url)
         found = await collected(probes.probe_bridge(settings, credentials()))
-        assert [status for status, _ in found] == ["ok", "ok"]
+        assert [status for status, _ in found] == ["ok", "ok", "ok"]
         public[0] = "https://elsewhere.example.com"  # as behind a proxy that the bridge was not told of
         assert (
             "refuses a webhook that is signed"
-            in (await collected(probes.probe_bridge(settings, credentials())))[1][1]
+            in (await collected(probes.probe_bridge(settings, credentials())))[2][1]
         )
     async with serving(*bridge_routes(public, validate=False)) as url:
         found = await collected(probes.probe_bridge(Settings(public_url=url), credentials()))
-        assert found[1][0] == "fail"
-        assert "nobody signed" in found[1][1]
+        assert found[2][0] == "fail"
+        assert "nobody signed" in found[2][1]
+
+
+async def test_a_bridge_without_room_says_why() -> None:
+    async with serving(*bridge_routes([""], why="full")) as url:
+        found = await collected(probes.probe_bridge(Settings(public_url=url, carrier="lab"), credentials()))
+    assert found[1] == (
+        "warn",
+        "takes no new calls: full (5 of 5 calls, event loop 1.5 ms late) "
+        "Start another bridge, or raise STAYLINE_MAX_CALLS.",
+    )
 
 
 async def test_an_address_that_leads_nowhere_or_elsewhere() -> None:

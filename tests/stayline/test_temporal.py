@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,20 @@ def _port_where_nobody_listens() -> Iterator[int]:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield held.getsockname()[1]
+
+
+async def test_a_server_that_ends_under_the_first_request_is_away() -> None:
+    """A process that starts while Temporal restarts must wait for it, not take the broken connection for a refusal."""
+
+    async def ends(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.transport.abort()
+
+    async with await asyncio.start_server(ends, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        with pytest.raises(StaylineError, match="does not answer") as told:
+            await connect(Settings(), address=f"{host}:{port}")
+    assert told.value.retryable
 
 
 @pytest.fixture

@@ -87,12 +87,14 @@ class Bridge:
         self.on_stream: Callable[[Socket], Awaitable[None]] = self.hold
         self.content_type = "text/xml"
         self.healthy = True
+        self.ready = True
         self.failures: list[BaseException] = []
 
     async def __aenter__(self) -> Self:
         app = web.Application()
         app.router.add_route("*", STREAM_PATH, self._stream)
         app.router.add_get("/health", self._health)
+        app.router.add_get("/ready", self._ready)
         app.router.add_route("*", "/{path:.*}", self._webhook)
         self._runner = web.AppRunner(app, shutdown_timeout=0.5)
         await self._runner.setup()
@@ -123,6 +125,9 @@ class Bridge:
 
     async def _health(self, request: web.Request) -> web.Response:
         return web.Response(status=200 if self.healthy else 503)
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        return web.Response(status=200 if self.healthy and self.ready else 503)
 
     async def _webhook(self, request: web.Request) -> web.Response:
         form = await request.post()
