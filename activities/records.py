@@ -22,8 +22,10 @@ from activities.records_db.engine import (
 from activities.records_db.migrate import upgrade
 from activities.records_db.save import save
 from stayline.errors import ConfigError
+from stayline.messages import PackedRecord
 from stayline.telemetry import metrics
 from stayline.timeline import CallRecord
+from workflows.packing import opened
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +64,7 @@ class RecordActivities:
                 self._engine = None
 
     @activity.defn(name="save_call")
-    async def save_call(self, record: CallRecord) -> None:
+    async def save_call(self, given: CallRecord | PackedRecord) -> None:
         """Write a call record; writing it again is harmless, and a final record stays.
 
         Raises:
@@ -70,6 +72,7 @@ class RecordActivities:
                 no such record. Both are retried, for as long as the workflow says: a record is never given up
                 because of a bug that a deploy can mend. Neither holds a secret or what was said.
         """
+        record = opened(given)
         call_id = record.snapshot.call.call_id
         try:
             engine = await self._ready_engine()

@@ -7,6 +7,7 @@ of the calls that it holds; when they stop, the workflow tells those calls. See 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 HEARTBEAT_SECONDS = 0.5
+LOOK_SECONDS = 0.1
+"""How often it is seen whether there are new calls."""
 CLOSE_SECONDS = 20.0
 """A session that was asked to close has closed by then: its goodbye is cut after 15 s."""
 
@@ -44,16 +47,21 @@ class BridgeActivities:
     async def keep_lease(self, lease: LeaseInput) -> None:
         """Heartbeat with the calls held, until the bridge is drained.
 
+        Nobody is told of a call that is in no heartbeat, so one that has just come is in one at once.
+
         Raises:
             ApplicationError: the bridge stops with calls that it could not hand over; carries their ids.
         """
+        clock = asyncio.get_running_loop().time
+        told, due = LeaseState(), clock()
         while not self.drained.is_set():
-            activity.heartbeat(self._state())
-            try:
-                async with asyncio.timeout(HEARTBEAT_SECONDS):
+            state = self._state()
+            if clock() >= due or set(state.calls) - set(told.calls):
+                activity.heartbeat(state)
+                told, due = state, clock() + HEARTBEAT_SECONDS
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
                     await self.drained.wait()
-            except TimeoutError:
-                continue
         left = self._state()
         if left.calls:
             raise ApplicationError(
@@ -86,8 +94,8 @@ def lease_worker(client: Client, bridge_id: str, activities: BridgeActivities) -
         task_queue=names.bridge_task_queue(bridge_id),
         activities=[activities.keep_lease, activities.speak, activities.close_session],
         max_concurrent_activities=200,
-        max_heartbeat_throttle_interval=timedelta(seconds=HEARTBEAT_SECONDS),
-        default_heartbeat_throttle_interval=timedelta(seconds=HEARTBEAT_SECONDS),
+        max_heartbeat_throttle_interval=timedelta(seconds=LOOK_SECONDS),
+        default_heartbeat_throttle_interval=timedelta(seconds=LOOK_SECONDS),
         graceful_shutdown_timeout=timedelta(seconds=1),
         # It runs no workflows, so nobody asks which build it is. By default the SDK hashes the code of all modules
         # that are loaded: 0.25 s of a start (temporalio 1.35, `load_default_build_id`).

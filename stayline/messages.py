@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
+from pydantic import Field
+
 from stayline.models import AgentSpec, CallInfo, Message, Model, ToolCall
 from stayline.timeline import CallMetrics, CallOutcome, MachineOrPerson, TimelineEvent
 
@@ -34,7 +36,8 @@ class Dial(Model):
 class CallCarry(Model):
     """The call's state, from one run of the workflow to the next. Filled and read by `workflows` only."""
 
-    state: dict[str, Any]
+    state: dict[str, Any] = Field(default_factory=dict)  #: of runs that did not pack it yet
+    packed: str = ""  #: see `workflows.packing`
 
 
 class Admit(Model):
@@ -248,6 +251,12 @@ class ExtendCall(Model):
 
     carrier_call_id: str
     time_limit: int  #: seconds since the call was answered
+
+
+class PackedRecord(Model):
+    """Input of activity `save_call`: a `CallRecord` that would be too large as it is; see `workflows.packing`."""
+
+    packed: str
 
 
 class CallResult(Model):

@@ -6,7 +6,7 @@ import contextlib
 from typing import Literal
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, TimeoutError, TimeoutType
 
 from workflows import effects
 from workflows.errands import Errands
@@ -25,7 +25,7 @@ class BridgeErrands:
     async def say(self, speech: Speak) -> None:
         session = self._state.attached
         if session is not None:
-            await effects.speak(session.bridge_id, speech.model_copy(update={"session": session.number}))
+            await self._speak(session, speech.model_copy(update={"session": session.number}))
 
     async def prompt(self) -> None:
         """Ask a silent caller whether they are there; a bridge that hears somebody says nothing."""
@@ -51,7 +51,22 @@ class BridgeErrands:
         session = self._state.attached
         if session is None:
             return False
-        return await effects.speak(session.bridge_id, self.speech(then_say, "silence"))
+        return await self._speak(session, self.speech(then_say, "silence"))
+
+    async def _speak(self, session: Session, speech: Speak) -> bool:
+        """What nobody takes up is for a bridge that is dead, also where no heartbeat of it has named the call.
+
+        Raises:
+            ActivityError
+        """
+        try:
+            return await effects.speak(session.bridge_id, speech)
+        except ActivityError as error:
+            cause = error.cause
+            unheard = isinstance(cause, TimeoutError) and cause.type is TimeoutType.SCHEDULE_TO_START
+            if unheard and self._state.attached is session:
+                self._state.lose_bridge(session.bridge_id, workflow.now())
+            raise
 
     async def announce_transfer(self, session: Session, transfer: Transfer) -> None:
         """Close the stream with the announcement; the carrier then asks for the next step, which is to dial."""

@@ -54,6 +54,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.conversation import conversation
     from workflows.limits import Deadline, next_deadline
     from workflows.outbound import Outbound
+    from workflows.packing import LARGEST
     from workflows.records import take_record
     from workflows.state import CallState, Ending
     from workflows.statuses import take_status
@@ -85,6 +86,7 @@ class CallWorkflow:
         self._carrier = CarrierErrands(self._state, self._errands, start.public_url)
         self._shown: tuple[str, str | None] = (self._state.status, None)
         self._story = Story()
+        self._stays = False  #: it has more to remember than can be carried, so this run goes on to the end
 
     @workflow.run
     async def run(self, start: CallStart) -> CallResult:
@@ -119,8 +121,11 @@ class CallWorkflow:
                 self._show()
                 continue
             if self._may_continue_as_new():
-                carry = CallCarry(state=state.carried())
-                workflow.continue_as_new(self._start.model_copy(update={"call": state.call, "carry": carry}))
+                packed = state.carried()
+                if len(packed) <= LARGEST:
+                    update = {"call": state.call, "carry": CallCarry(packed=packed)}
+                    workflow.continue_as_new(self._start.model_copy(update=update))
+                self._stays = True
             with contextlib.suppress(asyncio.TimeoutError):
                 await workflow.wait_condition(
                     lambda deadline=deadline: self._stirred(deadline),  # type: ignore[misc]
@@ -445,7 +450,7 @@ class CallWorkflow:
         if not (info.is_continue_as_new_suggested() or 0 < limit <= info.get_current_history_length()):
             return False
         state = self._state
-        busy = state.running_tools or state.to_say or self._errands.under_way
+        busy = self._stays or state.running_tools or state.to_say or self._errands.under_way
         return not busy and state.ending is None and workflow.all_handlers_finished()
 
     def _show(self) -> None:

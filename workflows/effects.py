@@ -27,6 +27,7 @@ with workflow.unsafe.imports_passed_through():
     from stayline.models import CallInfo, ToolInvocation, ToolReturn, ToolSpec
     from stayline.names import bridge_task_queue
     from stayline.timeline import CallRecord
+    from workflows.packing import portable
 
 ATTEMPT_MARGIN: Final = timedelta(seconds=2)
 """The worker ends an attempt at `attempt_timeout` itself, so that its error is known; the server only later."""
@@ -158,7 +159,7 @@ async def save_call(record: CallRecord) -> None:
     """Write the record; waits for the database for as long as it takes."""
     await workflow.execute_activity(
         "save_call",
-        record,
+        portable(record),
         start_to_close_timeout=timedelta(seconds=60),
         retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=60)),
         summary="final record" if record.final else "record; tools still run",

@@ -29,6 +29,7 @@ from stayline.timeline import (
     TransferOutcome,
     TransferSettled,
 )
+from workflows import packing
 from workflows.metrics import measure
 from workflows.outbound import Outbound
 
@@ -113,13 +114,16 @@ class CallState(BaseModel):
         if start.carry is None:
             outbound = Outbound(dial=start.outbound) if start.outbound else None
             return cls(call=start.call, agent=start.agent, started_at=now, outbound=outbound)
-        state = cls.model_validate({"call": start.call, "agent": start.agent, **start.carry.state})
+        carried = packing.unpack(start.carry.packed) if start.carry.packed else start.carry.state
+        packing.repeat(carried["timeline"], carried["tools"])
+        state = cls.model_validate({"call": start.call, "agent": start.agent, **carried})
         state.run_count += 1
         return state
 
-    def carried(self) -> dict[str, Any]:
-        """Everything that `begin` needs beside the workflow's own input, as JSON values."""
-        return self.model_dump(mode="json", exclude={"call", "agent"})
+    def carried(self) -> str:
+        """Everything that `begin` needs beside the workflow's own input, packed."""
+        whole = self.model_dump(mode="json", exclude={"call", "agent"})
+        return packing.pack(whole["timeline"], whole["tools"], whole)
 
     # --- what can be read of it --------------------------------------------------------------------------
 

@@ -39,6 +39,7 @@ from stayline.messages import (
     HangUp,
     NextStep,
     OpenSession,
+    PackedRecord,
     PlaceCall,
     Placed,
     Record,
@@ -60,6 +61,7 @@ from stayline.timeline import (
 )
 from workflows.bridge import BridgeWorkflow
 from workflows.call import CallWorkflow
+from workflows.packing import opened
 
 T = TypeVar("T")
 
@@ -146,8 +148,8 @@ class Outside:
         return True
 
     @activity.defn
-    async def save_call(self, record: CallRecord) -> None:
-        self.saved.append(record)
+    async def save_call(self, record: CallRecord | PackedRecord) -> None:
+        self.saved.append(opened(record))
 
 
 class Bench:

@@ -77,6 +77,21 @@ async def test_silence(time_skipping_env: WorkflowEnvironment) -> None:
         assert call.outside.closed[0].say == "Goodbye."
 
 
+async def test_silence_because_the_bridge_is_dead(time_skipping_env: WorkflowEnvironment) -> None:
+    """A bridge that dies before a heartbeat has named the call: nobody else tells."""
+    desk = agent(silence_prompt=20, silence_timeout=60, reattach_timeout=10)
+    async with bench(time_skipping_env.client, desk) as call:
+        await call.start()
+        assert (await call.admit()).accepted
+        await call.open(bridge_id="dead")
+        result = await call.result()
+        assert result.outcome == "lost"
+        assert result.metrics.duration < 60
+        assert call.outside.redirected != []
+        closed = [e.event for e in call.outside.saved[-1].timeline if e.event.type == "session_closed"]
+        assert [event.reason for event in closed] == ["bridge_lost"]
+
+
 async def test_somebody_who_speaks_for_long_is_not_silent(time_skipping_env: WorkflowEnvironment) -> None:
     desk = agent(max_duration=300, duration_warning=0)
     async with bench(time_skipping_env.client, desk) as call:
