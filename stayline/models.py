@@ -61,7 +61,7 @@ class TurnTaking(Model):
     """How the agent yields and takes the floor. All values in milliseconds unless named otherwise."""
 
     interruption: InterruptionMode = "immediate"
-    min_speech_ms: int = 200  #: caller speech shorter than this does not interrupt
+    min_speech_ms: int = 120  #: caller speech shorter than this does not interrupt
     min_words: int = 1  #: words of a partial transcript that interrupt even before `min_speech_ms` is certain
     backchannels: tuple[str, ...] = (
         "mhm",

@@ -107,8 +107,8 @@ class Conversation:
         match event:
             case ev.CallStarted():
                 self._start()
-            case ev.CallerSpoke():
-                self._caller_spoke()
+            case ev.CallerSpoke(at_ms):
+                self._caller_spoke(self._now if at_ms is None else at_ms)
             case ev.CallerPartial(text):
                 self._caller_partial(text)
             case ev.CallerPaused(text):
@@ -161,9 +161,10 @@ class Conversation:
 
     # --- the caller ---
 
-    def _caller_spoke(self) -> None:
+    def _caller_spoke(self, since_ms: int) -> None:
         if self._speech and not self._paused and not self._yielding and self._may_interrupt():
-            self._out.append(do.StartTimer("min_speech", self._rules.min_speech_ms))
+            left = since_ms + self._rules.min_speech_ms - self._now
+            self._out.append(do.StartTimer("min_speech", min(max(0, left), self._rules.min_speech_ms)))
 
     def _caller_partial(self, text: str) -> None:
         if not text.strip():

@@ -196,8 +196,8 @@ class Ear:
 
     def _take(self, event: SttEvent) -> None:
         match event:
-            case SpeechStarted():
-                self._heard(ev.CallerSpoke())
+            case SpeechStarted(at_ms):
+                self._heard(ev.CallerSpoke(at_ms + self._offset_ms))
             case Partial(text):
                 self._heard(ev.CallerPartial(text))
             case EndOfTurn(text, confidence, speech_end_ms, speech_ms):

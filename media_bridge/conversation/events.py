@@ -18,7 +18,7 @@ class CallStarted:
 class CallerSpoke:
     """Speech-like sound began."""
 
-    at_ms: int | None = None  #: stream time, where it is not now (realtime)
+    at_ms: int | None = None  #: stream time, where it is not now
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

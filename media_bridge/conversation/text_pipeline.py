@@ -122,10 +122,13 @@ class TextPipeline(Pipeline):
             await self._link.end("no speech recogniser works")
 
     def _heard(self, event: ev.Event) -> None:
-        if isinstance(event, ev.CallerTurn) and event.speech_end_ms is not None:
-            event = ev.CallerTurn(
-                event.text, event.confidence, event.speech_end_ms + (self._audio_t0 or 0), event.speech_ms
-            )
+        """The ear counts from the caller's first audio, the conversation from the session's beginning."""
+        start = self._audio_t0 or 0
+        match event:
+            case ev.CallerTurn(text, confidence, int(end_ms), speech_ms):
+                event = ev.CallerTurn(text, confidence, end_ms + start, speech_ms)
+            case ev.CallerSpoke(int(at_ms)):
+                event = ev.CallerSpoke(at_ms + start)
         self.feed(event)
 
     def _audio(self, utterance: int, audio: bytes, chars: int | None) -> None:

@@ -95,7 +95,7 @@ class Dialogue:
     def says(self, text: str, at: int, ms: int | None = None, confidence: float = 0.9) -> None:
         """The caller speaks from `at`: sound after 60 ms, partials while talking, the turn 500 ms after the end."""
         length = ms if ms is not None else MS_PER_CHAR * max(1, len(text))
-        self.at(at + 60, lambda: self.feed(ev.CallerSpoke()))
+        self.at(at + 60, lambda: self.feed(ev.CallerSpoke(at)))
         words = text.split()
         for count in range(1, len(words) + 1):
             partial = " ".join(words[:count])
@@ -112,7 +112,7 @@ class Dialogue:
 
     def noise(self, at: int, ms: int) -> None:
         """Sound without words."""
-        self.at(at + 60, lambda: self.feed(ev.CallerSpoke()))
+        self.at(at + 60, lambda: self.feed(ev.CallerSpoke(at)))
         self.at(at + ms + 500, lambda: self.feed(ev.CallerTurn("", None, at + ms, ms)))
 
     def at(self, ms: int, action: Callable[[], None]) -> None:

@@ -163,7 +163,7 @@ async def test_what_is_heard_becomes_events() -> None:
         )
         await until(lambda: len(listener.events) == 5)
     assert listener.events == [
-        ev.CallerSpoke(),
+        ev.CallerSpoke(40),
         ev.CallerPartial("where is"),
         ev.CallerPaused("where is my"),
         ev.CallerResumed(),

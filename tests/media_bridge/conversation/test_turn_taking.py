@@ -109,6 +109,14 @@ def test_a_noise_without_words_pauses_and_then_the_agent_goes_on() -> None:
     assert talk.turns == [("user", "tell me"), ("agent", LONG)]
 
 
+def test_a_noise_counts_from_where_it_began_not_from_where_it_was_noticed() -> None:
+    talk = Dialogue(agent(greeting="", min_speech_ms=120), long)
+    talk.says("tell me", at=0)
+    talk.noise(at=3000, ms=900)
+    talk.run(14000)
+    assert talk.clears == [3120]
+
+
 def test_endless_noise_is_given_up_after_the_false_interruption_time() -> None:
     talk = Dialogue(agent(greeting=""), long)
     talk.says("tell me", at=0)
