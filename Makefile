@@ -1,6 +1,6 @@
 # The only list of commands. `make demo` and `make test` need nothing but Python 3.11 or newer.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check conformance fuzz live format lock
+.PHONY: help setup demo test check conformance fuzz chaos performance live format lock
 
 bin := .venv/bin
 # Twice the cores: a test of a whole call mostly waits, in the call's own time.
@@ -31,6 +31,12 @@ conformance: setup ## put every provider to its suite, and write docs/conformanc
 fuzz: setup      ## some million odd inputs; FUZZ_EXAMPLES=100 for fewer of them
 	@FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-2500} nice $(bin)/pytest -q tests/fuzz $(ARGS)
 
+chaos: setup     ## a thousand calls, and all that can go wrong under them; ARGS="--calls 100 --seed 7"
+	@$(bin)/python -m tests.chaos.run $(ARGS)
+
+performance: setup ## tables and plots of docs/performance.md, of what benchmarks/results holds
+	@$(bin)/python -m benchmarks.report
+
 live: setup      ## put the vendors themselves to the suites, where there are keys; costs a little
 	@$(bin)/pytest -m live tests/live $(ARGS)
 
@@ -39,5 +45,5 @@ format: setup    ## put the code in order
 	@$(bin)/ruff format .
 
 lock: setup      ## pin anew what pyproject.toml asks for (needs uv)
-	@uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+	@uv pip compile pyproject.toml --extra vad --extra offline --extra dev --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-header --no-annotate --upgrade --quiet -o requirements.lock

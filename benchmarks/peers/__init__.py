@@ -1,0 +1,1 @@
+"""What Stayline is measured against: each a server of its own that takes Twilio's websocket at `/ws`."""
