@@ -1,8 +1,8 @@
 """Records of a session on their way to its workflow: in order, numbered, never waited for.
 
-One task per call sends what has gathered. When Temporal cannot be reached for longer than its client retries,
-the waiting records are also kept in a spool file, and are sent from there when the session (or the process)
-is gone. Numbers make a record that arrives twice harmless.
+One task per call sends what has gathered. When Temporal does not take them at once, the waiting records are also
+kept in a spool file, and are sent from there when the session (or the process) is gone. Numbers make a record
+that arrives twice harmless.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ PATIENT = (Usage,)
 """Events that nobody waits for: they travel with the next one."""
 REFUSED = (RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT)
 """The call's workflow is closed, or Temporal will never take this: set aside for a person, not tried again."""
+KEEP_AFTER = 0.3
+"""Seconds that a signal may take; then the bridge might die before Temporal has it. It takes 3 to 6 ms."""
 RETRY_SECONDS = 0.5
 _NUMBER = re.compile(r"[0-9]{1,9}")
 RESEND_SECONDS = 2.0
@@ -62,11 +64,14 @@ class RecordSender:
         self._waiting: deque[TimelineEvent] = deque()
         self._first_seq = 1  #: number of the first waiting event
         self._at_once = BATCH
+        self._late = False  #: Temporal is slow or away: what is put from now on is kept as well
         self._more = asyncio.Event()
         self._sent = asyncio.Event()
 
     def put(self, event: TimelineEvent) -> None:
         self._waiting.append(event)
+        if self._late:
+            self._keep()
         telemetry.metrics.records_waiting(1)
         if not isinstance(event, PATIENT):
             self._more.set()
@@ -110,6 +115,7 @@ class RecordSender:
     async def _send_batch(self) -> None:
         events = tuple(list(self._waiting)[: self._at_once])
         record = self._record(events)
+        late = asyncio.get_running_loop().call_later(KEEP_AFTER, self._be_late)
         try:
             await send(self._client, self._call_id, record)
         except RPCError as error:
@@ -125,15 +131,22 @@ class RecordSender:
                 self._at_once = 1
                 return
             log.error("record_not_sendable", kind=type(error).__name__, of=events[0].type)
+        finally:
+            late.cancel()
         for _ in events:
             self._waiting.popleft()
         self._first_seq += len(events)
         telemetry.metrics.records_waiting(-len(events))
         if not self._waiting:
             self._at_once = BATCH
+            self._late = False
             with contextlib.suppress(OSError):
                 self._spool.unlink(missing_ok=True)
         self._sent.set()
+
+    def _be_late(self) -> None:
+        self._late = True
+        self._keep()
 
     def _keep(self) -> None:
         """Write all waiting events to the spool; small and rare, so it is done in place."""
@@ -152,13 +165,15 @@ class RecordSender:
 
 def _write(path: Path, record: Record) -> None:
     """Write a record to a file, whole or not at all."""
+    part = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
         part.write_text(record.model_dump_json())
         part.replace(path)
     except OSError as error:
         log.error("spool_not_writable", error=error.strerror)
+        with contextlib.suppress(OSError):  # what a full disk has taken of it
+            part.unlink(missing_ok=True)
     except ValueError as error:  # an event that is no JSON
         log.error("record_not_writable", kind=type(error).__name__)
 
@@ -189,7 +204,8 @@ class SpoolResender:
         if not _NUMBER.fullmatch(session) or (call_id, int(session)) in self.busy:
             return
         try:
-            whole = Record.model_validate_json(path.read_text())
+            text = path.read_text()
+            whole = Record.model_validate_json(text)
             for start in range(0, len(whole.events), BATCH):
                 part = whole.events[start : start + BATCH]
                 await send(
@@ -197,6 +213,8 @@ class SpoolResender:
                     call_id,
                     Record(session=whole.session, first_seq=whole.first_seq + start, events=part),
                 )
+            if path.read_text() != text:  # its session lives in another bridge, and has added to it
+                return
         except RPCError as error:
             if error.status not in REFUSED:
                 return  # Temporal is away: the next round tries again

@@ -50,7 +50,7 @@ data_converter = pydantic_data_converter
 _CONNECT_TIMEOUT = timedelta(seconds=10)  # one TCP attempt; a dropped packet would otherwise wait for minutes
 _SEARCH_ATTRIBUTE_PATIENCE = 30.0  # seconds until a server that caches its namespaces knows a new attribute
 _KEYWORD = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
-# In what the SDK says when nothing answers, or when a server that ends breaks the connection under the first request.
+# What the SDK says when nothing answers, or a server that ends breaks the connection under the first request.
 _AWAY = ("ConnectError", "Unavailable", "Timeout", "BrokenPipe", "ConnectionReset", "connection closed")
 _runtime: Runtime | None = None
 

@@ -52,7 +52,15 @@ def build_app(bridge: Shared) -> web.Application:
             body=telemetry.prometheus_text(), headers={"Content-Type": telemetry.PROMETHEUS_CONTENT_TYPE}
         )
 
-    app = web.Application(client_max_size=MAX_BODY, middlewares=[_errors])
+    @web.middleware
+    async def leave(request: web.Request, handler: Handler) -> web.StreamResponse:
+        """A bridge that drains keeps no connection: the next request is another bridge's."""
+        answer = await handler(request)
+        if bridge.draining:
+            answer.force_close()
+        return answer
+
+    app = web.Application(client_max_size=MAX_BODY, middlewares=[_errors, leave])
     app.router.add_post(names.INBOUND_PATH, webhooks.inbound)
     app.router.add_post(names.NEXT_PATH, webhooks.next)
     app.router.add_post(names.STATUS_PATH, webhooks.status)

@@ -266,6 +266,28 @@ async def test_waiting_records_are_on_disk_and_arrive_afterwards(desk: Desk) -> 
     assert not desk.spool.exists()
 
 
+async def test_records_are_on_disk_long_before_temporal_is_given_up(desk: Desk) -> None:
+    """A bridge may die in the seconds in which its client still tries."""
+    patient = await Client.connect(
+        f"127.0.0.1:{desk.line.port}",
+        data_converter=pydantic_data_converter,
+        retry_config=RetryConfig(initial_interval_millis=20, max_elapsed_time_millis=3_600_000),
+    )
+    sender = RecordSender(patient, desk.call_id, 1, desk.folder)
+    await desk.line.cut()
+    async with running(sender):
+        sender.put(said("one"))
+        await until(lambda: desk.spooled() == ["one"])
+        sender.put(said("two"))
+        assert desk.spooled() == ["one", "two"]
+        await desk.line.mend()
+        await sender.caught_up(10)
+        assert not desk.spool.exists()
+        sender.put(said("three"))
+        await sender.caught_up(10)
+    assert await desk.texts() == ["one", "two", "three"]
+
+
 async def test_a_session_that_ends_meanwhile_leaves_its_records_to_the_spool(desk: Desk) -> None:
     sender, words = desk.sender(), [str(number) for number in range(BATCH + 5)]
     await desk.line.cut()
@@ -321,6 +343,25 @@ async def test_the_records_of_a_session_that_still_sends_are_left_to_it(desk: De
         resender.busy.discard((desk.call_id, 1))
         await until(lambda: not own.exists())
     assert await desk.texts() == ["another's", "mine"]
+
+
+async def test_what_another_bridge_adds_while_its_file_is_sent_stays(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bridges on one machine share the spool, and each knows only its own sessions."""
+    path = leave(desk, "one")
+    send = module.send
+
+    async def slowly(client: Client, call_id: str, record: Record) -> None:
+        await send(client, call_id, record)
+        if len(record.events) == 1:
+            more = record.model_copy(update={"events": (said("one"), said("two"))})
+            path.write_text(more.model_dump_json())
+
+    monkeypatch.setattr(module, "send", slowly)
+    async with running(SpoolResender(desk.client, desk.folder)):
+        await until(lambda: not path.exists())
+    assert await desk.texts() == ["one", "one", "two"]
 
 
 async def test_the_resender_waits_for_temporal(desk: Desk) -> None:

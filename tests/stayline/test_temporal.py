@@ -38,7 +38,7 @@ def _port_where_nobody_listens() -> Iterator[int]:
 
 
 async def test_a_server_that_ends_under_the_first_request_is_away() -> None:
-    """A process that starts while Temporal restarts must wait for it, not take the broken connection for a refusal."""
+    """A process that starts while Temporal restarts must wait, not take the broken connection for a refusal."""
 
     async def ends(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(100)

@@ -1,0 +1,63 @@
+"""When all calls are over nobody holds anything for them: slots, tasks, sockets, files, leases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from tests.chaos.audit.evidence import Evidence, Finding, Line
+
+ALLOWED: Final = {"fds": 4, "sockets": 16, "threads": 24, "tasks": 8}
+"""More than before the first call: connections kept for the next, pools of threads. None grows with the calls."""
+EMPTY: Final = {"calls": "calls", "sessions": "open sessions", "records_waiting": "records that wait"}
+
+
+def check(seen: Evidence) -> Iterator[Finding]:
+    yield from _processes(seen)
+    yield from _leases(seen)
+    for name in seen.spool:
+        yield Finding(name, "spool not empty", "records that nobody sent")
+    for line in seen.logs:
+        if _of_the_sdk(line):
+            continue
+        if "exception" in line or line.get("event") in ("records_refused", "spool_file_unreadable"):
+            told = str(line.get("exception", "")).strip().splitlines()[-1:]
+            evidence = f"{line.get('event')} {' '.join(told)}"[:300]
+            yield Finding(str(line.get("call_id") or line["name"]), "defect", f"{line['name']}: {evidence}")
+
+
+def _of_the_sdk(line: Line) -> bool:
+    """Temporal's client keeps a future of each update-with-start that nobody need ask for, and asyncio complains
+    when the request was given up (temporalio 1.35). Nothing is lost by it."""
+    return "never retrieved" in str(line.get("event")) and "update_with_start" in str(line.get("exception"))
+
+
+def _processes(seen: Evidence) -> Iterator[Finding]:
+    before = {line["name"]: line for line in seen.processes if line["kind"] == "baseline"}
+    for line in seen.processes:
+        if line["kind"] != "left" or line.get("dead"):
+            continue
+        name = line["name"]
+        if "silent" in line:
+            yield Finding(name, "does not answer", line["silent"])
+        for key, what in EMPTY.items():
+            if line.get(key):
+                yield Finding(name, "slot leaked", f"{line[key]:g} {what}")
+        for key, allowed in ALLOWED.items():
+            was, now = before.get(name, {}).get(key), line.get(key)
+            if was is not None and now is not None and now - was > allowed:
+                yield Finding(name, f"{key} leaked", f"{was:g} before the first call, {now:g} after the last")
+
+
+def _leases(seen: Evidence) -> Iterator[Finding]:
+    """A lease lives as long as its bridge."""
+    living = {line["name"] for line in seen.processes if line["kind"] == "left" and not line.get("dead")}
+    held = {
+        workflow.id.removeprefix("bridge-").rpartition("-")[0]
+        for workflow in seen.workflows
+        if workflow.type == "BridgeWorkflow" and workflow.status == "RUNNING"
+    }
+    for name in held - living:
+        yield Finding(name, "lease leaked", "the bridge is gone, its lease is not")
+    for name in living - held:
+        yield Finding(name, "no lease", "the bridge is there, and holds no lease")

@@ -1,0 +1,110 @@
+"""No committed turn missing, none twice, none that nobody spoke: histories, record and callers' ears compared."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
+
+from tests.chaos.audit.evidence import TAG, Evidence, Finding, Line, Record
+
+LAST_MOMENT: Final = 2.0
+"""Seconds: a turn that ended so shortly before its bridge was killed may be missing. The promise is milliseconds;
+the rest is what a caller needs to notice that the answer has ended."""
+
+
+def check(seen: Evidence) -> Iterator[Finding]:
+    sent = _sent(seen)
+    for call in seen.calls():
+        record = seen.record(call)
+        if record is None:
+            continue
+        yield from _on_the_way(call, record, sent.get(record.call_id, {}))
+        yield from _callers_turns(seen, call, record)
+        yield from _agents_turns(seen, call, record)
+
+
+def _sent(seen: Evidence) -> dict[str, dict[tuple[int, int], Line]]:
+    """By call: the events that bridges sent, by session and number, as Temporal's histories have them."""
+    found: dict[str, dict[tuple[int, int], Line]] = {}
+    for workflow in seen.workflows:
+        if workflow.type != "CallWorkflow":
+            continue
+        numbered = found.setdefault(workflow.call_id, {})
+        for record in workflow.signals("record"):
+            for place, event in enumerate(record.get("events", ())):
+                numbered.setdefault((record["session"], record["first_seq"] + place), event)
+    return found
+
+
+def _on_the_way(call: str, record: Record, sent: dict[tuple[int, int], Line]) -> Iterator[Finding]:
+    """What was sent is in the record once, and nothing else is; no number was left out."""
+    for session in {number for number, _ in sent}:
+        numbers = sorted(seq for number, seq in sent if number == session)
+        gaps = sorted(set(range(1, numbers[-1] + 1)) - set(numbers))
+        if gaps:
+            yield Finding(call, "records missing", f"session {session} lacks {gaps}")
+    kinds = ("user_turn", "agent_turn", "interruption", "dtmf")
+    wanted = Counter(_essence(session, event) for (session, _), event in sent.items() if event["type"] in kinds)
+    written = Counter(_essence(entry["session"], entry) for entry in record.of(*kinds))
+    for essence in wanted - written:
+        yield Finding(call, "turn missing", f"sent, but not in the record: {essence}")
+    for essence in written - wanted:
+        rule = "turn twice" if essence in wanted else "turn from nowhere"
+        yield Finding(call, rule, f"in the record: {essence}")
+
+
+def _essence(session: int, event: Line) -> str:
+    body = {key: value for key, value in event.items() if key in ("type", "text", "digit", "at", "heard")}
+    body["at"] = str(body.get("at", ""))[:19]  # who writes it down may write its fraction and its zone otherwise
+    return json.dumps([session, body], sort_keys=True)
+
+
+def _callers_turns(seen: Evidence, call: str, record: Record) -> Iterator[Finding]:
+    """Each utterance of the caller is there at most once, and at least once if it was answered."""
+    written = Counter(tag for turn in record.of("user_turn") for tag in TAG.findall(turn["text"]))
+    own = {line["tag"] for line in seen.of_caller(call, "said")}
+    for tag, count in written.items():
+        if count > 1:
+            yield Finding(call, "turn twice", f"the caller said {tag} once; the record has it {count} times")
+        if tag not in own:
+            yield Finding(call, "turn from nowhere", f"{tag} is of another caller")
+    for line in seen.of_caller(call, "heard"):
+        for tag in TAG.findall(line["text"]):
+            if tag in own and tag not in written and not _last_moment(seen, line["at"]):
+                yield Finding(call, "turn missing", f"{tag} was answered, but is not in the record")
+
+
+def _agents_turns(seen: Evidence, call: str, record: Record) -> Iterator[Finding]:
+    """What the record says that the caller heard, they heard; and the other way round."""
+    lines = seen.of_caller(call, "heard")
+    heard = _plain("".join(line["text"] for line in lines))
+    turns = record.of("agent_turn")
+    for turn in turns:
+        if _plain(turn["text"]) not in heard:
+            yield Finding(call, "turn that nobody heard", f"{turn['source']}: {turn['text']!r}")
+    written = Counter(tag for turn in turns for tag in set(TAG.findall(turn["text"])))
+    times = Counter(tag for line in lines for tag in set(TAG.findall(line["text"])))
+    for line in lines:
+        for tag in TAG.findall(line["text"]):
+            if line["whole"] and tag not in written and not _last_moment(seen, line["at"]):
+                yield Finding(
+                    call, "turn missing", f"the caller heard {line['text']!r}; the record does not say so"
+                )
+    for tag, count in written.items():
+        if count > times[tag]:
+            yield Finding(call, "turn twice", f"{count} answers to {tag} in the record; {times[tag]} were heard")
+
+
+def _last_moment(seen: Evidence, at: float) -> bool:
+    return any(
+        fault.kind == "kill" and fault.what.startswith("b") and abs(fault.begun - at) <= LAST_MOMENT
+        for fault in seen.faults
+    )
+
+
+def _plain(text: str) -> str:
+    """Letters and figures, each once in a row: speech that is paused within a letter goes on in that letter."""
+    return re.sub(r"(.)\1+", r"\1", re.sub(r"[^a-z0-9]", "", text.lower()))
