@@ -31,7 +31,7 @@ LiveKind = (
 KEPT_SPEECH: Final = 4096
 KEPT_AUDIO: Final = 1024
 AUDIO_EVERY: Final = timedelta(seconds=1)
-AUDIO_STEP: Final = 800  #: bytes of sound, at least, between two counters
+AUDIO_STEP: Final = 800  #: bytes of sound between two looks at the clock
 KEPT_ENDED: Final = timedelta(minutes=2)
 
 
@@ -114,6 +114,7 @@ class LiveSession:
         self._user_speaks = False
         self._playing: set[int] = set()
         self._bytes: dict[AudioKind, int] = {"audio_received": 0, "audio_sent": 0}
+        self._next_look: dict[AudioKind, int] = {"audio_received": 0, "audio_sent": 0}
         self._told: dict[AudioKind, tuple[int, datetime]] = {}  #: bytes and time of the last counter
 
     async def follow(self, after: int = 0) -> AsyncIterator[list[LiveEvent]]:
@@ -161,11 +162,11 @@ class LiveSession:
     def audio(self, kind: AudioKind, size: int) -> None:
         """So many bytes of sound came, or went."""
         total = self._bytes[kind] = self._bytes[kind] + size
-        told = self._told.get(kind)
-        if told is not None and total - told[0] < AUDIO_STEP:
-            return  # without a look at the clock
+        if total < self._next_look[kind]:
+            return
+        self._next_look[kind] = total + AUDIO_STEP
         now = self._clock()
-        if told is None or now - told[1] >= AUDIO_EVERY:
+        if kind not in self._told or now - self._told[kind][1] >= AUDIO_EVERY:
             self._count(kind, now)
 
     def close(self) -> None:

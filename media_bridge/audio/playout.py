@@ -170,6 +170,8 @@ class Playout:
         """What to send now to stay `LOOKAHEAD` ahead, and what began or ended meanwhile."""
         out: list[Outbound] = []
         news: list[Started | Ended] = []
+        if not self._tracks:
+            return out, news
         if self._overrun(now_ms):
             out, ended = self._drop_stopped(now_ms)
             news += ended

@@ -28,6 +28,7 @@ from media_bridge.providers.vendor_socket import (
     open_socket,
     parsed,
     scrub,
+    send_frame,
     warm_origin,
 )
 from stayline.catalog import PROVIDERS
@@ -264,7 +265,7 @@ class DeepgramStream:
         elif unsent:
             self._sent_at = now
             self._sent += len(unsent)  # first, because a cancelled send has been sent all the same
-            await socket.send(unsent)
+            await send_frame(socket, unsent)
 
     def _forget(self) -> None:
         """Drop audio that is settled, and the oldest when there is too much of it."""

@@ -21,7 +21,7 @@ from media_bridge.audio.mulaw import BYTES_PER_MS, bytes_to_ms, silence
 from media_bridge.providers.base import SttEvent
 from media_bridge.providers.elevenlabs_scribe import COMMIT, Failure, chunk, failure
 from media_bridge.providers.elevenlabs_scribe_turns import Turns
-from media_bridge.providers.vendor_socket import MALFORMED, Watchdog, lost, parsed, scrub
+from media_bridge.providers.vendor_socket import MALFORMED, Watchdog, lost, parsed, scrub, send_frame
 from stayline.errors import ProviderError
 
 log = logging.getLogger(__name__)
@@ -215,7 +215,7 @@ class ScribeStream:
             if self._sent < end:
                 piece = bytes(self._audio[self._sent - self._base : end - self._base])
                 self._sent = end  # first, because a cancelled send has been sent all the same
-                await socket.send(chunk(piece))
+                await send_frame(socket, chunk(piece).encode(), text=True)
             elif wanted and wanted[0] <= self._sent:
                 wanted.popleft()
                 await socket.send(COMMIT)

@@ -19,7 +19,15 @@ from media_bridge.providers import gemini_messages as to_send
 from media_bridge.providers.base import ProviderConfig, RealtimeEvent, RealtimeProfile, RealtimeRequest
 from media_bridge.providers.gemini_messages import GeminiOptions
 from media_bridge.providers.gemini_talk import Talk
-from media_bridge.providers.vendor_socket import MALFORMED, lost, open_socket, parsed, scrub, warm_origin
+from media_bridge.providers.vendor_socket import (
+    MALFORMED,
+    lost,
+    open_socket,
+    parsed,
+    scrub,
+    send_frame,
+    warm_origin,
+)
 from stayline.catalog import PROVIDERS
 from stayline.errors import ProviderError
 from stayline.models import ToolMessage
@@ -201,7 +209,7 @@ class GeminiSession:
         if self._error is None:
             try:
                 async with asyncio.timeout(SEND_TIMEOUT):
-                    await self._socket.send(message)
+                    await send_frame(self._socket, message.encode(), text=True)
             except ConnectionClosed as closed:
                 self._lost(closed)
             except TimeoutError:

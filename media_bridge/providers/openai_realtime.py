@@ -30,7 +30,15 @@ from media_bridge.providers.openai_realtime_messages import (
 )
 from media_bridge.providers.openai_realtime_talk import SessionFailed, Talk
 from media_bridge.providers.openai_realtime_turns import CallerTurns
-from media_bridge.providers.vendor_socket import MALFORMED, lost, open_socket, parsed, scrub, warm_origin
+from media_bridge.providers.vendor_socket import (
+    MALFORMED,
+    lost,
+    open_socket,
+    parsed,
+    scrub,
+    send_frame,
+    warm_origin,
+)
 from stayline.errors import ProviderError
 from stayline.models import ToolMessage
 
@@ -223,7 +231,7 @@ class OpenAISession:
             return
         if self._error is None:
             try:
-                await self._socket.send(message, text=True)
+                await send_frame(self._socket, message, text=True)
             except ConnectionClosed as closed:
                 self._lost(closed)
         if self._error is not None and not self._closed:
