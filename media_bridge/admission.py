@@ -65,7 +65,7 @@ async def admit(
 
     Args:
         caller: value of the CallCaller search attribute.
-        no_room: the bridge cannot take the call and refuses it with this, unless the workflow has accepted it before.
+        no_room: the bridge cannot take the call and refuses it with this, unless the workflow has accepted it.
     Raises:
         TemporalAway, CallGone
     """

@@ -25,7 +25,7 @@ from stayline.settings import Settings, TwilioCredentials
 log = structlog.get_logger(__name__)
 
 CLOSED_WITHIN = 20.0
-"""Seconds that sessions get to hand their calls over: a sentence that is being spoken is finished, for at most 15."""
+"""Seconds that sessions get to hand their calls over: a sentence that is begun is finished, for at most 15."""
 
 
 class Bridge(Shared):

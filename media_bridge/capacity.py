@@ -1,7 +1,7 @@
 """Whether a bridge has room for one more call: by the places it has, and by how late its event loop runs. Pure.
 
-Only new calls are asked about. One that comes back, after a crash, a drain or a transfer, or that we have dialled and
-somebody has answered, is always taken up: a refusal would lose it.
+Only new calls are asked about. One that comes back, after a crash, a drain or a transfer, or that we have dialled
+and somebody has answered, is always taken up: a refusal would lose it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Capacity:
         self.overloaded = False
         self._max_lag_ms = max_lag_ms
         self._lags: deque[float] = deque(maxlen=WINDOW)
-        self._coming: dict[str, float] = {}  # calls that were admitted and have no stream yet: when they count no more
+        self._coming: dict[str, float] = {}  # calls that have no stream yet, and until when they count
 
     @property
     def lag_ms(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sysconfig
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -35,7 +36,8 @@ DEV_SERVER_FLAGS = (
 )
 
 
-REAL_TIME = ("whole_call", "chaos", "deploys", "benchmarks")
+REAL_TIME = ("whole_call", "chaos", "deploys", "soak", "benchmarks")
+os.environ.setdefault("STAYLINE_MAX_LOOP_LAG_MS", "0")  # where tests share a machine, every event loop is late
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -92,6 +92,7 @@ class TextPipeline(Pipeline):
                     return
                 if isinstance(event, (ev.ReplyText, ev.ReplyTool)):
                     self.feed(event)
+                    await asyncio.sleep(0)  # of many tokens at once, the voice begins with the first clause
                 else:
                     self._records.put(event)
         except ReplyFailure:

@@ -171,8 +171,8 @@ def _refused(provider: str, error: InvalidStatus, secret: str) -> ProviderError:
 async def send_frame(socket: ClientConnection, data: bytes, *, text: bool = False) -> None:
     """As `socket.send`, in half its time, for what goes out 50 times a second and call.
 
-    websockets' `send` guards against all that may happen meanwhile. Where the connection is open, nothing waits to be
-    written, and nobody is awaited, nothing can. Measured: 9 µs instead of 17.
+    websockets' `send` guards against all that may happen meanwhile. Nothing can, where the connection is open, and
+    neither a write nor a wait is needed before this one. Measured: 9 µs instead of 17.
 
     Raises:
         ConnectionClosed

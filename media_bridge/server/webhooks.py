@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 
 HOLD_SECONDS = 2
 """Pause before a held call asks again."""
+SENT_ON = 5
+"""Times that a bridge which drains has a call ask again at once: the carrier may have more connections to it."""
 BODY_WITHIN = 10.0
 """Seconds that a request may take to bring its body. Twilio itself gives up after 15."""
 FORM_TYPE = "application/x-www-form-urlencoded"
@@ -200,7 +202,7 @@ class Webhooks:
     def _hold(self, request: web.Request, why: str) -> web.Response:
         """Keep the caller for a bounded time and ask again, any bridge; then an apology.
 
-        A bridge that drains listens no more, so the next one takes the call at once, over a connection of its own.
+        A bridge that drains listens no more, so a new connection leads to another one, and there is no pause.
         """
         held = _held_for(request)
         if held >= self._settings.admission_timeout:
@@ -208,13 +210,10 @@ class Webhooks:
             telemetry.metrics.refused("held_too_long")
             return _twiml(twiml.hang_up(APOLOGY))
         log.warning("call_held", why=why, seconds=held)
-        first = "since" not in request.query
-        since = int(time.time()) - held
-        query = urlencode({**request.query, "since": since})
-        pause = 0 if first and self._bridge.draining else HOLD_SECONDS
-        answer = _twiml(twiml.hold(pause, f"{self._settings.public}{request.path}?{query}"))
-        answer.force_close()
-        return answer
+        asked = _whole(request.query.get("asked", "")) or 0
+        query = urlencode({**request.query, "since": int(time.time()) - held, "asked": asked + 1})
+        pause = 0 if self._bridge.draining and asked < SENT_ON else HOLD_SECONDS
+        return _twiml(twiml.hold(pause, f"{self._settings.public}{request.path}?{query}"))
 
     # --- requests ---
 

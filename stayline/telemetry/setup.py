@@ -26,6 +26,7 @@ from temporalio.contrib.opentelemetry import ReplaySafeTracerProvider, create_tr
 
 from stayline.errors import ConfigError
 from stayline.settings import Settings
+from stayline.telemetry import spans
 from stayline.telemetry.instruments import metrics, views
 from stayline.telemetry.privacy import leaving
 
@@ -48,6 +49,7 @@ class Outlet(SpanProcessor):
 
     def point(self, processors: tuple[SpanProcessor, ...], resource: Resource, *, pii: bool) -> None:
         former, self._processors = self._processors, processors
+        spans.exported = bool(processors)
         self._resource, self._pii = resource, pii
         for processor in former:
             _within(_FLUSH_SECONDS, processor.shutdown)  # sends what is left first

@@ -37,13 +37,13 @@ async def busy_loop(stage: Scene) -> AsyncIterator[None]:
     computing = asyncio.create_task(compute())
     try:
         async with asyncio.timeout(30):
-            while not stage.home.bridge.capacity.overloaded:
+            while not stage.home.bridge.capacity.overloaded:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         yield
     finally:
         computing.cancel()
     async with asyncio.timeout(30):
-        while stage.home.bridge.capacity.overloaded:
+        while stage.home.bridge.capacity.overloaded:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 
@@ -131,7 +131,7 @@ async def test_nobody_is_called_for_a_bridge_that_has_no_room(client: Client, tm
         settings = stage.home.settings
         call_id = await place_call(client, settings, agent, "+15550200001", from_number="+15550100002")
         async with asyncio.timeout(30):
-            while not any(map(tries_again, await activities(client, call_id))):
+            while not any(map(tries_again, await activities(client, call_id))):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         assert stage.carrier.requests == []
         await first.leaves()
