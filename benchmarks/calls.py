@@ -1,7 +1,7 @@
 """What calls feel like, and what they cost, on this machine: real speech, real Temporal, everything on it.
 
-    .venv/bin/python benchmarks/calls.py            # 1 and 8 calls at once, then three killed bridges
-    .venv/bin/python benchmarks/calls.py --calls 1 --calls 12 --kills 0
+    .venv/bin/python -m benchmarks.calls            # 1 and 8 calls at once
+    .venv/bin/python -m benchmarks.calls --calls 1 --calls 12
 
 The callers, Temporal, the worker and the bridge share the machine, so figures are compared within one run only:
 the loaded row against the row of a single call. Callers say the demo's lines, without interrupting; then one
@@ -27,9 +27,7 @@ from stayline.commands.local import LabAccount, LocalStack, free_port
 from stayline.lab.carrier import LabCarrier
 from stayline.lab.place import LabResult, call_with_script
 from stayline.lab.script import Step, parse_script
-from stayline.names import call_workflow_id
 from stayline.settings import load_settings
-from stayline.timeline import CallSnapshot
 
 TALK = parse_script(
     [
@@ -82,28 +80,7 @@ async def loaded(stack: LocalStack, carrier: LabCarrier, count: int) -> None:
     )
 
 
-async def killed(stack: LocalStack, carrier: LabCarrier, number: int) -> float | None:
-    """Seconds between the kill and the first agent audio on the new stream."""
-    steps = parse_script([{"say": "Hello, where is my order?"}, {"hang_up": True, "when": {"after_ms": 20000}}])
-    calling = asyncio.create_task(call_with_script(carrier, steps, max_seconds=60))
-    count = len(carrier.log.of("call")) + 1
-    call_id = (await carrier.log.wait_for("call", count=count, timeout=60)).call_sid
-    await carrier.log.wait_for("caller_done", call_sid=call_id, timeout=60)
-    handle = stack.client.get_workflow_handle(call_workflow_id(call_id))
-    snapshot: CallSnapshot = await handle.query("snapshot", result_type=CallSnapshot)
-    bridge = stack.bridge_of(snapshot.bridge_id or "")
-    assert bridge is not None
-    bridge.kill()
-    begun = time.monotonic()
-    await carrier.log.wait_for("first_audio", call_sid=call_id, count=2, timeout=60)
-    gap = time.monotonic() - begun
-    await stack.start_bridge(bridge.name)
-    await calling
-    await stack.ready()
-    return gap
-
-
-async def main(counts: Sequence[int], kills: int) -> None:
+async def main(counts: Sequence[int]) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     with tempfile.TemporaryDirectory() as directory:
         settings = load_settings(data_dir=Path(directory))
@@ -112,42 +89,27 @@ async def main(counts: Sequence[int], kills: int) -> None:
         async with LabCarrier(
             f"http://{listen}", account.account_sid, account.auth_token, rest_port=account.rest_port
         ) as carrier:
-            for bridges in (1, 2):
-                if bridges == 2 and not kills:
-                    continue
-                stack = LocalStack(
-                    settings,
-                    [f"{demo_folder() / 'agent.py'}:agent"],
-                    account,
-                    carrier.rest_url,
-                    bridges=bridges,
-                    listen_addr=listen,
-                )
-                async with stack:
-                    await stack.start_temporal()
-                    await stack.start_worker()
-                    await stack.start_bridges()
-                    await stack.ready()
-                    if bridges == 1:
-                        print(f"load average before: {os.getloadavg()[0]:.1f}, cores: {os.cpu_count()}")
-                        for count in counts:
-                            await loaded(stack, carrier, count)
-                        stops = [
-                            u.stop_ms
-                            for _ in range(3)
-                            for result in await several(carrier, 1, INTERRUPT)
-                            for u in result.utterances
-                            if u.stop_ms is not None
-                        ]
-                        print(f"interruption         silent after {spread(stops)}")
-                    else:
-                        gaps = [gap for n in range(kills) if (gap := await killed(stack, carrier, n)) is not None]
-                        print(f"kill -9 of a bridge  agent heard again after {spread([g * 1000 for g in gaps])}")
+            agents = [f"{demo_folder() / 'agent.py'}:agent"]
+            async with LocalStack(settings, agents, account, carrier.rest_url, listen_addr=listen) as stack:
+                await stack.start_temporal()
+                await stack.start_worker()
+                await stack.start_bridges()
+                await stack.ready()
+                print(f"load average before: {os.getloadavg()[0]:.1f}, cores: {os.cpu_count()}")
+                for count in counts:
+                    await loaded(stack, carrier, count)
+                stops = [
+                    utterance.stop_ms
+                    for _ in range(3)
+                    for result in await several(carrier, 1, INTERRUPT)
+                    for utterance in result.utterances
+                    if utterance.stop_ms is not None
+                ]
+                print(f"interruption         silent after {spread(stops)}")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--calls", type=int, action="append", help="calls at once; may be repeated")
-    parser.add_argument("--kills", type=int, default=3, help="how many bridges to kill")
     given = parser.parse_args()
-    asyncio.run(main(given.calls or [1, 8], given.kills))
+    asyncio.run(main(given.calls or [1, 8]))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import figures, machine
-from benchmarks.servers import HERE, Running, Vendors, serving
+from benchmarks.servers import HERE, Running, Vendors, ended, serving
 
 CALLERS_LATE_MS = 10.0
 FOREIGN = 0.3
@@ -127,14 +127,7 @@ async def _program(
     try:
         yield process
     finally:
-        if process.returncode is None:
-            process.terminate()
-        try:
-            async with asyncio.timeout(10):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        await ended(process)
         if said := complaints.read_text(errors="replace"):
             raise RuntimeError(f"the {name} failed:\n{said[-3000:]}")
 

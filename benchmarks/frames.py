@@ -1,6 +1,6 @@
 """What one 20 ms caller frame costs the bridge's event loop, without the speech engines: microseconds a frame.
 
-    .venv/bin/python benchmarks/frames.py
+    .venv/bin/python -m benchmarks.frames
 
 Measured against the same loop over bare `json.loads` and base64 in the same run, so that the ratio means
 something on a noisy machine.

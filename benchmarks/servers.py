@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import dataclasses
 import os
-import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -148,14 +147,20 @@ async def _peer(name: str, mode: str, vendors: Vendors, folder: Path) -> AsyncIt
                 await asyncio.sleep(0.1)
         yield Running(process.pid, ("--plain", f"ws://127.0.0.1:{port}/ws?call={{number}}"))
     finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-            try:
-                async with asyncio.timeout(10):
-                    await process.wait()
-            except TimeoutError:
-                process.kill()
-                await process.wait()
+        await ended(process)
+
+
+async def ended(process: asyncio.subprocess.Process) -> None:
+    """Have a process end, by force if it does not in time."""
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        async with asyncio.timeout(10):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
 
 
 def _listens(port: int) -> bool:

@@ -178,7 +178,7 @@ class Bridge(Shared):
             calls=tuple({call_id for call_id, _ in self.sessions}),
             address=self.own_address,
             load=len(self.sessions) / self.settings.max_calls,
-            loop_lag_ms=telemetry.recent_loop_lag_ms(),
+            loop_lag_ms=self.capacity.lag_ms,
         )
 
 

@@ -54,10 +54,6 @@ class ProviderError(StaylineError):
         self.retry_after = retry_after
 
 
-class CarrierError(StaylineError):
-    """The carrier's REST interface refused or could not be reached."""
-
-
 class ToolError(StaylineError):
     """Raised by a tool's author: the tool failed, and the agent may read why.
 

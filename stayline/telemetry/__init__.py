@@ -5,7 +5,7 @@ Temporal's interceptor traces by itself.
 """
 
 from stayline.telemetry.instruments import LatencyPart, Metrics, metrics
-from stayline.telemetry.loop_lag import recent_loop_lag_ms, watch_loop_lag
+from stayline.telemetry.loop_lag import watch_loop_lag
 from stayline.telemetry.setup import (
     PROMETHEUS_CONTENT_TYPE,
     MetricsServer,
@@ -28,7 +28,6 @@ __all__ = [
     "flush",
     "metrics",
     "prometheus_text",
-    "recent_loop_lag_ms",
     "record_span",
     "serve_metrics",
     "shutdown",

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import deque
 from collections.abc import Callable
 
 from stayline.telemetry.instruments import metrics
 
-_RECENT = 20
 TASKS_EVERY = 10
 """Measurements; counting is not free."""
-_recent: deque[float] = deque(maxlen=_RECENT)
 
 
 async def watch_loop_lag(interval: float = 0.1, then: Callable[[float], object] | None = None) -> None:
@@ -31,14 +28,8 @@ async def watch_loop_lag(interval: float = 0.1, then: Callable[[float], object] 
             due = loop.time() + interval
             await asyncio.sleep(interval)
             lag_ms = max(0.0, (loop.time() - due) * 1000)
-            _recent.append(lag_ms)
             metrics.event_loop_lag(lag_ms)
             if then is not None:
                 then(lag_ms)
     finally:
         metrics.event_loop_tasks(-tasks)
-
-
-def recent_loop_lag_ms() -> float:
-    """The worst of the last two seconds or so, in milliseconds; 0 while nothing has been measured."""
-    return max(_recent, default=0.0)

@@ -57,10 +57,6 @@ class Link:
         return f"{host}:{port}"
 
     @property
-    def connections(self) -> int:
-        return len(self._pairs)
-
-    @property
     def is_cut(self) -> bool:
         return not self._open.is_set()
 
