@@ -16,7 +16,7 @@ demo: setup      ## place a whole call here; ARGS=--crash kills the bridge in mi
 	@$(bin)/stayline demo $(ARGS)
 
 test: setup      ## all tests, with coverage; ARGS="-k name" for some
-	@$(bin)/pytest -n $(workers) --dist loadfile --cov --cov-report=term:skip-covered $(ARGS)
+	@$(bin)/pytest -n $(workers) --cov --cov-report=term:skip-covered $(ARGS)
 
 check: setup     ## format, lint, types, import rules
 	@$(bin)/ruff format --check .

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import openai
 import orjson
 from aiohttp import web
 from websockets.asyncio.client import connect
@@ -93,7 +94,7 @@ async def main() -> None:
     socket = await connect(origin.replace("http", "ws"), compression=None, proxy=None)
     llm = OpenAILlm(ProviderConfig("openai", "gpt-6-luna", api_key="key", base_url=origin))
     request = LlmRequest("Be brief.", [UserMessage(text="When do you close?")], (), "CA1")
-    client = await llm._ready()
+    client = openai.AsyncOpenAI(api_key="key", base_url=f"{origin}/v1", max_retries=0)
 
     async def typed() -> None:
         body = llm._response_parameters(request)
@@ -101,7 +102,7 @@ async def main() -> None:
             async for _ in stream:
                 pass
 
-    async def untyped() -> None:
+    async def without_sdk() -> None:
         async for _ in llm.stream(request):
             pass
 
@@ -125,9 +126,9 @@ async def main() -> None:
             5_000,
         ),
         (
-            "a language model's reply of ten words, with the model: without the SDK's types",
+            "a language model's reply of ten words, with the model: without the SDK",
             typed,
-            untyped,
+            without_sdk,
             100,
         ),
     ]

@@ -1,4 +1,4 @@
-"""A process that starts: quick imports.
+"""A process that starts, and one that ends.
 
 Modules make some hundred thousand objects that live for ever. The collector would look through them again and again
 while they come (a fifth of the time of an import), and through all of them at once in mid-call, for 0.1 s and more.
@@ -6,9 +6,14 @@ while they come (a fifth of the time of an import), and through all of them at o
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import importlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
 from threading import Thread
 
 
@@ -36,3 +41,31 @@ def beside(module: str) -> None:
             importlib.import_module(module)
 
     Thread(target=load, name=f"import {module}", daemon=True).start()
+
+
+@contextlib.contextmanager
+def last_of_all() -> Iterator[None]:
+    """When the process ends with what is done inside, it leaves as soon as everybody has said goodbye.
+
+    The threads of Temporal's client live on while Python takes itself apart, and one that reaches for it then takes
+    the process down: with code -6, after all was done.
+    """
+    code = 1
+
+    def leave() -> None:
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+
+    atexit.register(leave)  # first, so that it is called last
+    try:
+        yield
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        raise
+    except KeyboardInterrupt:
+        code = 130
+        raise

@@ -16,6 +16,8 @@ from temporalio.client import Client
 from temporalio.common import SearchAttributeKey
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from stayline.names import SEARCH_ATTRIBUTES
 
@@ -36,18 +38,45 @@ DEV_SERVER_FLAGS = (
 )
 
 
-REAL_TIME = ("whole_call", "chaos", "deploys", "soak", "benchmarks")
+REASON = 40
+"""Lines of the report on a first try that failed."""
+WHOLE_SYSTEMS = ("chaos", "deploys", "soak", "benchmarks")
+"""Tests with a Temporal server, workers and bridges of their own, and a dozen calls at once."""
+REAL_TIME = ("whole_call", *WHOLE_SYSTEMS)
 os.environ.setdefault("STAYLINE_MAX_LOOP_LAG_MS", "0")  # where tests share a machine, every event loop is late
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole calls go on in real time, with audio, on machines that others use too: one is tried a second time.
 
-    The summary lists each second try (`RERUN`), and whoever sees one looks into it.
+    The summary tells why, and whoever sees it looks into it. Whole systems come first: they take longest.
     """
+    items.sort(key=lambda item: not set(WHOLE_SYSTEMS) & set(item.path.parts))
     for item in items:
         if set(REAL_TIME) & set(item.path.parts):
             item.add_marker(pytest.mark.flaky(reruns=1))
+
+
+class FewSystemsAtOnce(LoadFileScheduling):
+    """Each file goes to one process; those with whole systems to two of them, so that no more run at once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        folders = set(nodeid.split("/"))
+        if "chaos" in folders:
+            return "chaos"
+        return "whole systems" if set(WHOLE_SYSTEMS) & folders else str(super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FewSystemsAtOnce:
+    config.option.loadscopereorder = False
+    return FewSystemsAtOnce(config, log)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Why a test was tried twice: the end of what its first try said."""
+    for report in terminalreporter.stats.get("rerun", []):
+        terminalreporter.section(f"first try of {report.nodeid}", sep="-")
+        terminalreporter.line("\n".join(report.longreprtext.splitlines()[-REASON:]))
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from typing import Self
 
 from media_bridge.providers.base import SpeechChunk, TtsProvider, TtsSession, Utterance
 from media_bridge.providers.fallback import Changed, Failed, Lineup, Member, understood
@@ -69,19 +70,20 @@ class Voice:
         self._mute = mute
         self._member: Member[TtsProvider] | None = None  #: who speaks, or spoke last
         self._jobs: deque[_Job] = deque()
-        self._wake = asyncio.Event()
         self._session: TtsSession | None = None
         self._speaking: asyncio.Task[None] | None = None
+        self._closed = False
+        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def say(self, utterance: int, text: str) -> None:
         job = next((j for j in self._jobs if j.id == utterance), None)
         if job is None:
             job = _Job(utterance)
             self._jobs.append(job)
-            self._wake.set()
         job.clauses.append(text)
         job.said += text
         job.touch()
+        self._go_on()
 
     def end(self, utterance: int) -> None:
         job = next((j for j in self._jobs if j.id == utterance), None)
@@ -96,32 +98,42 @@ class Voice:
             self._speaking.cancel()
 
     async def run(self) -> None:
-        """Speak until cancelled."""
+        """Hold the connection until cancelled; raises what nobody could expect."""
         try:
-            while True:
-                while not self._jobs:
-                    self._wake.clear()
-                    await self._wake.wait()
-                job = self._jobs[0]
-                self._speaking = asyncio.create_task(self._speak(job))
-                await asyncio.wait({self._speaking})
-                if not self._speaking.cancelled() and (error := self._speaking.exception()) is not None:
-                    raise error
-                self._speaking = None
-                if self._jobs and self._jobs[0] is job:
-                    self._jobs.popleft()
-                self._done(job.id)
+            await self._broken
         finally:
+            self._closed = True
             if self._speaking is not None:
                 self._speaking.cancel()
                 await asyncio.wait({self._speaking})
             if self._session is not None:
                 await self._session.aclose()
 
+    def _go_on(self) -> None:
+        """Speak the next utterance, if none is being spoken."""
+        if self._speaking is None and self._jobs and not self._closed:
+            job = self._jobs[0]
+            self._speaking = asyncio.create_task(self._speak(job))
+            self._speaking.add_done_callback(lambda task: self._spoken(job, task))
+
+    def _spoken(self, job: _Job, task: asyncio.Task[None]) -> None:
+        self._speaking = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            if not self._broken.done():
+                self._broken.set_exception(error)
+            return
+        if self._closed:
+            return
+        if self._jobs and self._jobs[0] is job:
+            self._jobs.popleft()
+        self._done(job.id)
+        self._go_on()
+
     async def _speak(self, job: _Job) -> None:
         """Speak one utterance. Where a voice fails, the next one goes on with what was not spoken yet."""
         for number in range(ROUNDS):
-            await asyncio.sleep(PAUSE * number)
+            if number:
+                await asyncio.sleep(PAUSE * number)
             for _ in self._providers.members:
                 try:
                     member, session = await self._connected()
@@ -143,16 +155,19 @@ class Voice:
         """Speak what is left of an utterance; if that fails, `job.clauses` is what is left then."""
         begin = len(job.said) - sum(map(len, job.clauses))  # its characters count from here
         spoken: int | None = begin
+
+        def heard(chunk: SpeechChunk) -> None:
+            nonlocal spoken
+            if spoken == begin:
+                self._providers.worked(member)
+            spoken = None if chunk.chars is None else begin + chunk.chars
+            self._audio(job.id, chunk.audio, spoken)
+
         job.touch()  # the time that it waited for its turn, or for a voice that failed, is not this voice's
         try:
             async with asyncio.timeout(AUDIO_TIMEOUT):
                 utterance = await session.utterance()
-            async for chunk in self._audio_of(utterance, job):
-                if spoken == begin:
-                    self._providers.worked(member)
-                chars = None if chunk.chars is None else begin + chunk.chars
-                spoken = chars
-                self._audio(job.id, chunk.audio, chars)
+            await _hear(utterance, job, heard)
         except Exception:
             if spoken is not None:  # else the voice does not tell: what it was not given yet is left
                 job.clauses = deque(filter(None, [job.said[spoken:]]))
@@ -184,34 +199,63 @@ class Voice:
             except Exception as error:  # nobody needs it any more, and its failure was told already
                 understood("tts", error)
 
-    async def _audio_of(self, utterance: Utterance, job: _Job) -> AsyncIterator[SpeechChunk]:
-        feeding = asyncio.create_task(_feed(utterance, job))
-        chunks = aiter(utterance)
-        coming: asyncio.Future[SpeechChunk] | None = None
-        try:
-            while True:
-                coming = asyncio.ensure_future(anext(chunks))
-                while not coming.done():
-                    waiting = {coming} if feeding.done() else {coming, feeding}
-                    await asyncio.wait(waiting, timeout=AUDIO_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
-                    if feeding.done() and (error := feeding.exception()) is not None:
-                        raise error
-                    # Without new text for a while silence is the language model's doing, not the voice's.
-                    overdue = asyncio.get_running_loop().time() - job.touched >= AUDIO_TIMEOUT
-                    if not coming.done() and overdue and (job.ended or job.clauses):
-                        raise TimeoutError
-                try:
-                    yield coming.result()
-                except StopAsyncIteration:
-                    return
-        finally:
-            for task in (feeding, coming):
-                if task is not None:
-                    task.cancel()
-                    await asyncio.wait({task})
-                    if not task.cancelled():
-                        task.exception()  # or asyncio complains that nobody has looked
-            await utterance.cancel()
+
+async def _hear(utterance: Utterance, job: _Job, heard: Callable[[SpeechChunk], None]) -> None:
+    """Feed an utterance with the job's text, and tell of its audio, until it has no more.
+
+    Raises:
+        TimeoutError: no audio came, though some was due.
+    """
+    failure: Exception | None = None
+    try:
+        async with asyncio.timeout(AUDIO_TIMEOUT):
+            if job.clauses:  # at once: nobody else has to have their turn first
+                await utterance.send(job.clauses[0])
+                job.clauses.popleft()
+        async with asyncio.timeout(None) as patience, asyncio.TaskGroup() as group:
+            feeding = group.create_task(_feed(utterance, job))
+            with _Watch(job, patience) as watch:
+                async for chunk in utterance:
+                    watch.heard()
+                    heard(chunk)
+            feeding.cancel()
+    except* Exception as errors:
+        failure = errors.exceptions[0]
+    finally:
+        await utterance.cancel()
+    if failure is not None:
+        raise failure
+
+
+class _Watch:
+    """Ends its time-out when audio is overdue. Without new text for a while silence is the language model's doing,
+    not the voice's."""
+
+    def __init__(self, job: _Job, patience: asyncio.Timeout) -> None:
+        self._job = job
+        self._patience = patience
+        self._loop = asyncio.get_running_loop()
+        self._heard_at = self._loop.time()
+
+    def heard(self) -> None:
+        self._heard_at = self._loop.time()
+
+    def __enter__(self) -> Self:
+        self._timer = self._loop.call_later(AUDIO_TIMEOUT, self._look)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        since = max(self._heard_at, self._job.touched)
+        if now - since < AUDIO_TIMEOUT:
+            self._timer = self._loop.call_at(since + AUDIO_TIMEOUT, self._look)
+        elif self._job.ended or self._job.clauses:
+            self._patience.reschedule(now)
+        else:
+            self._timer = self._loop.call_later(AUDIO_TIMEOUT, self._look)
 
 
 async def _feed(utterance: Utterance, job: _Job) -> None:

@@ -1,17 +1,17 @@
 """Anthropic language models over the Messages API.
 
-The API version that the SDK sends (2026-10-21) has no `temperature`, `top_p` or `top_k`. Models from Sonnet 5 and
+The API version in use (2026-10-21) has no `temperature`, `top_p` or `top_k`. Models from Sonnet 5 and
 Opus 5 on think before they speak unless told otherwise, and thinking counts against `max_tokens`; on a phone that
 is silence, so it is off unless an option asks for it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+from urllib.parse import quote
 
 from pydantic import Field
 
@@ -24,29 +24,24 @@ from media_bridge.providers.base import (
     TextDelta,
     ToolCallDelta,
 )
+from media_bridge.providers.llm_client import EventStream, HttpClient, LlmClient, read_out
 from media_bridge.providers.llm_history import alternating
 from media_bridge.providers.llm_http import (
     LlmOptions,
-    UntypedStream,
     check_ending,
     ended_early,
-    http_client,
+    error_from_event,
     provider_errors,
-    read_out,
     schema_of,
     text_of,
-    timeout,
     tool_arguments,
-    untyped_stream,
 )
 from media_bridge.providers.options import read_options
 from stayline.catalog import PROVIDERS
 from stayline.errors import ConfigError
 from stayline.models import AgentMessage, ToolCall, ToolMessage, UserMessage
 
-if TYPE_CHECKING:
-    from anthropic import AsyncAnthropic
-
+API_VERSION = "2026-10-21"
 CACHE = {"type": "ephemeral"}
 """Marks the end of a prefix that Anthropic keeps for 5 minutes, renewed by each use."""
 
@@ -63,58 +58,37 @@ class AnthropicOptions(LlmOptions):
 
 
 class AnthropicLlm:
-    """See `LlmProvider`."""
+    """See `LlmProvider`.
 
-    def __init__(self, config: ProviderConfig) -> None:
+    Args:
+        client: default: one of its own. Who gives one closes it.
+    """
+
+    def __init__(self, config: ProviderConfig, client: LlmClient | None = None) -> None:
         self._config = config
         self._options = read_options(AnthropicOptions, config, "llm")
         if not config.api_key:
             raise ConfigError("Anthropic has no key.", fix="Set ANTHROPIC_API_KEY.")
         origin = config.base_url or PROVIDERS["anthropic"].default_base_url
-        self._base_url = origin.rstrip("/").removesuffix("/v1")  # the SDK adds it
-        self._client: AsyncAnthropic | None = None
-        self._loading = asyncio.Lock()
+        headers = {"x-api-key": config.api_key, "anthropic-version": API_VERSION}
+        self._client = client or HttpClient(config, origin.rstrip("/").removesuffix("/v1"), headers, self._options)
         self.profile = LlmProfile(parallel_tools=self._options.parallel_tools)
 
     async def warm(self) -> None:
-        """Import the SDK and open a connection; asks for the model, so a wrong key or name shows here."""
+        """Open a connection; asks for the model, so a wrong key or name shows here."""
         with provider_errors(self._config):
-            client = await self._ready()
-            await client.models.retrieve(self._config.model)
+            await self._client.check(f"/v1/models/{quote(self._config.model)}")
 
     async def stream(self, request: LlmRequest) -> AsyncIterator[LlmEvent]:
         with provider_errors(self._config):
-            client = await self._ready()
-            events = self._events(await untyped_stream(client, "/v1/messages", self._parameters(request)))
+            events = self._events(await self._client.reply("/v1/messages", self._parameters(request)))
             # A generator that is left in the middle closes its connection when it is told to, not when it is lost.
             async with contextlib.aclosing(events):
                 async for event in events:
                     yield event
 
     async def aclose(self) -> None:
-        if self._client is not None:
-            await self._client.close()
-
-    async def _ready(self) -> AsyncAnthropic:
-        async with self._loading:
-            if self._client is None:
-                # The import takes 3 s; on the event loop every call of the process would hear it.
-                self._client = await asyncio.to_thread(self._load)
-            return self._client
-
-    def _load(self) -> AsyncAnthropic:
-        import anthropic
-
-        client = anthropic.AsyncAnthropic(
-            api_key=self._config.api_key,
-            base_url=self._base_url,
-            max_retries=0,
-            timeout=timeout(self._options),
-            open_telemetry=False,  # the pipeline makes the spans; the SDK's own would double them
-            http_client=http_client(anthropic.DefaultAsyncHttpxClient, self._options),
-        )
-        _ = client.models  # whose types the SDK imports when it is first touched
-        return client
+        await self._client.aclose()
 
     def _parameters(self, request: LlmRequest) -> dict[str, Any]:
         options = self._options
@@ -148,7 +122,7 @@ class AnthropicLlm:
             parameters["output_config"] = {"effort": options.effort}
         return parameters | options.model_dump(include={"speed", "service_tier"}, exclude_none=True)
 
-    async def _events(self, stream: UntypedStream) -> AsyncGenerator[LlmEvent]:
+    async def _events(self, stream: EventStream) -> AsyncGenerator[LlmEvent]:
         open_calls: dict[int, _OpenCall] = {}
         finished: list[ToolCallDelta] = []
         tokens: dict[str, int] = {}
@@ -189,6 +163,8 @@ class AnthropicLlm:
                         await read_out(stream)
                         check_ending(self._config, ending, spoken=spoken and not finished)
                         return
+                    case "error":
+                        raise error_from_event(self._config, event)
         raise ended_early(self._config)
 
 

@@ -1,21 +1,17 @@
 """What the language-model adapters share about HTTP: options of the connection, and one meaning for every error.
 
-Both vendors' SDKs stand on httpx2, whose exceptions are not httpx's, and each SDK reports a failure in mid-stream
-in a way of its own: OpenAI yields an event, Anthropic raises a status error of status 200 or lets httpx2's own
-exception through. What leaves an adapter is always a `ProviderError`.
+Errors come as an HTTP status, as an event in mid-stream, as exceptions of aiohttp; or, of an SDK, as its own, or as
+httpx2's, which are not httpx's. What leaves an adapter is always a `ProviderError`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import email.utils
-import importlib
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Any, Final, Protocol, Self, cast
+from typing import Any, Final
 
 from pydantic import Field
 
@@ -23,12 +19,6 @@ from media_bridge.providers.base import ProviderConfig
 from media_bridge.providers.options import Options
 from stayline.catalog import PROVIDERS
 from stayline.errors import ProviderError
-
-KEEPALIVE: Final = 120.0
-"""Seconds that an idle connection is kept. Both SDKs keep it 5 s, less than a caller's turn often takes."""
-
-READ_OUT_SECONDS: Final = 0.1
-"""How long the end of a reply that is complete is waited for; as a rule it is there with the last event."""
 
 _RETRYABLE_STATUS: Final = frozenset({408, 409, 425, 429})
 
@@ -62,7 +52,7 @@ class LlmOptions(Options):
 
 @contextlib.contextmanager
 def provider_errors(config: ProviderConfig) -> Iterator[None]:
-    """Turn whatever the SDK raises inside into a ProviderError. Cancellation passes through."""
+    """Turn whatever is raised inside into a ProviderError. Cancellation passes through."""
     try:
         yield
     except ProviderError:
@@ -72,35 +62,6 @@ def provider_errors(config: ProviderConfig) -> Iterator[None]:
         # The cause's own text is printed with a traceback; a key in it would end in a log.
         hides_key = bool(config.api_key) and config.api_key in f"{error!r}{error}"
         raise normalised from (None if hides_key else error)
-
-
-class UntypedStream(Protocol):
-    """Events of a reply as the vendor wrote them: JSON objects. Closing it closes its connection."""
-
-    async def __aenter__(self) -> Self: ...
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-    def __aiter__(self) -> AsyncIterator[dict[str, Any]]: ...
-
-
-async def untyped_stream(client: Any, path: str, body: Mapping[str, Any]) -> UntypedStream:
-    """Ask for a streamed reply by an SDK's own client, without its types.
-
-    The SDKs' typed methods walk through each request and build a tree of models from each event: 5 ms of a busy
-    event loop for a short reply, before anybody hears a word.
-    """
-    module = importlib.import_module(type(client).__module__.partition(".")[0])
-    reply = await client.post(path, body=body, cast_to=object, stream=True, stream_cls=module.AsyncStream[object])
-    return cast(UntypedStream, reply)
-
-
-async def read_out(stream: UntypedStream) -> None:
-    """Read what follows the last event: a connection that is left before its end is not used again."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(READ_OUT_SECONDS):
-            async for _ in stream:
-                pass
 
 
 def text_of(value: object) -> str:
@@ -138,11 +99,31 @@ def ended_early(config: ProviderConfig) -> ProviderError:
     return ProviderError(config.provider, "the reply ended in the middle", retryable=True)
 
 
+def error_from_status(
+    config: ProviderConfig, status: int, body: bytes, headers: Mapping[str, str]
+) -> ProviderError:
+    """The ProviderError for an HTTP answer that is none."""
+    try:
+        detail = _error_object(json.loads(body))
+    except (ValueError, RecursionError):
+        detail = None
+    message = (detail or {}).get("message") or body[:200].decode(errors="replace").strip() or "refused"
+    if to := headers.get("location"):
+        message = f"sent on to {to}"
+    return _refused(config, status, str(message), detail or {}, headers)
+
+
 def error_from_body(config: ProviderConfig, body: Mapping[str, Any]) -> ProviderError:
     """The ProviderError for an error object that arrived inside a stream."""
     code = next((body[key] for key in ("code", "type") if body.get(key) in _STATUS_OF_TYPE), None)
     status = _STATUS_OF_TYPE.get(code) if code else None
     return _error(config, str(body.get("message") or code or "the reply failed"), status, code=code)
+
+
+def error_from_event(config: ProviderConfig, event: Mapping[str, Any]) -> ProviderError:
+    """The same for an event that is an error, or holds one under "error"."""
+    error = event.get("error") or {**event, "type": None}
+    return error_from_body(config, error if isinstance(error, Mapping) else {"message": str(error)})
 
 
 def _normalised(config: ProviderConfig, error: Exception) -> ProviderError:
@@ -153,14 +134,21 @@ def _normalised(config: ProviderConfig, error: Exception) -> ProviderError:
     if status is not None:
         message = str((detail or {}).get("message") or getattr(error, "message", "") or error)
         headers = getattr(getattr(error, "response", None), "headers", {})
-        code = (detail or {}).get("code") or (detail or {}).get("type")
-        return _error(config, f"{status}: {message}", status, code=code, retry_after=_retry_after(headers))
+        return _refused(config, status, message, detail or {}, headers)
     name = type(error).__name__
     if isinstance(error, TimeoutError) or "Timeout" in name:
         return _error(config, "did not answer in time", None)
-    if isinstance(error, OSError) or type(error).__module__.startswith("httpx2") or "Connection" in name:
+    module = type(error).__module__.partition(".")[0]
+    if isinstance(error, OSError) or module in ("aiohttp", "httpx2") or "Connection" in name:
         return _error(config, "the connection failed", None)
     return _error(config, f"sent something that is not its protocol ({name})", None)
+
+
+def _refused(
+    config: ProviderConfig, status: int, message: str, detail: Mapping[str, Any], headers: Mapping[str, str]
+) -> ProviderError:
+    code = detail.get("code") or detail.get("type")
+    return _error(config, f"{status}: {message}", status, code=code, retry_after=_retry_after(headers))
 
 
 def _error(
@@ -207,26 +195,6 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     with contextlib.suppress(ValueError):
         return max(0.0, (email.utils.parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
     return None
-
-
-def http_client(kind: Any, options: LlmOptions) -> Any:
-    """An SDK's own `DefaultAsyncHttpxClient`, with limits and time-outs fit for a call.
-
-    Imports httpx2, so only adapters that have just imported their SDK call it.
-    """
-    import httpx2
-
-    return kind(
-        limits=httpx2.Limits(max_connections=200, max_keepalive_connections=50, keepalive_expiry=KEEPALIVE),
-        timeout=timeout(options),
-    )
-
-
-def timeout(options: LlmOptions) -> Any:
-    """`httpx2.Timeout`; the SDKs want it on their client as well as on the HTTP client."""
-    import httpx2
-
-    return httpx2.Timeout(options.read_timeout, connect=options.connect_timeout)
 
 
 def tool_arguments(text: str) -> tuple[dict[str, Any], str | None]:

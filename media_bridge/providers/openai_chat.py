@@ -8,11 +8,12 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from media_bridge.providers.base import LlmEvent, LlmUsage, ProviderConfig, TextDelta, ToolCallDelta
+from media_bridge.providers.llm_client import EventStream
 from media_bridge.providers.llm_history import alternating
 from media_bridge.providers.llm_http import (
-    UntypedStream,
     check_ending,
     ended_early,
+    error_from_event,
     schema_of,
     text_of,
     tool_arguments,
@@ -47,7 +48,7 @@ def chat_messages(instructions: str, messages: Sequence[Message]) -> list[dict[s
     return wire
 
 
-async def chat_events(config: ProviderConfig, stream: UntypedStream) -> AsyncGenerator[LlmEvent]:
+async def chat_events(config: ProviderConfig, stream: EventStream) -> AsyncGenerator[LlmEvent]:
     """One reply. Tool calls come in fragments that are told apart by their index; usage comes last, alone."""
     calls: dict[int, _Fragments] = {}
     ending: str | None = None
@@ -55,6 +56,8 @@ async def chat_events(config: ProviderConfig, stream: UntypedStream) -> AsyncGen
     usage: dict[str, Any] | None = None
     async with stream:
         async for chunk in stream:
+            if chunk.get("error"):
+                raise error_from_event(config, chunk)
             usage = chunk.get("usage") or usage
             for choice in (chunk.get("choices") or ())[:1]:  # usage comes without, as do surprises
                 ending = choice.get("finish_reason") or ending

@@ -6,7 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from media_bridge.providers.base import ProviderConfig
-from media_bridge.providers.llm_http import LlmOptions, http_client, provider_errors, timeout
+from media_bridge.providers.llm_client import CONNECTIONS, KEEPALIVE
+from media_bridge.providers.llm_http import provider_errors
 from stayline.catalog import PROVIDERS
 from stayline.errors import ConfigError
 
@@ -44,7 +45,7 @@ class OpenAIClient:
 
     def __init__(self, config: ProviderConfig, *, connect_timeout: float, read_timeout: float) -> None:
         self._config = config
-        self._timeouts = LlmOptions(connect_timeout=connect_timeout, read_timeout=read_timeout)
+        self._timeouts = (connect_timeout, read_timeout)
         self._client: AsyncOpenAI | None = None
         self._loading = asyncio.Lock()
 
@@ -70,14 +71,21 @@ class OpenAIClient:
             await self._client.close()
 
     def _load(self) -> AsyncOpenAI:
+        import httpx2
         import openai
 
+        connect, read = self._timeouts
+        timeout = httpx2.Timeout(read, connect=connect)
+        # The SDK keeps idle connections 5 s, less than a caller's turn often takes.
+        limits = httpx2.Limits(
+            max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS // 4, keepalive_expiry=KEEPALIVE
+        )
         client = openai.AsyncOpenAI(
             api_key=self._config.api_key,
             base_url=versioned_origin(self._config),
             max_retries=0,
-            timeout=timeout(self._timeouts),
-            http_client=http_client(openai.DefaultAsyncHttpxClient, self._timeouts),
+            timeout=timeout,  # the SDK wants it on its client as well as on the HTTP client
+            http_client=openai.DefaultAsyncHttpxClient(limits=limits, timeout=timeout),
         )
         # The SDK imports the types of an endpoint when it is first touched.
         _ = client.models, client.audio.transcriptions, client.audio.speech.with_streaming_response

@@ -7,11 +7,12 @@ models unless reasoning is switched off, so Responses is the default.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+from urllib.parse import quote
 
 from pydantic import Field
 
@@ -24,20 +25,17 @@ from media_bridge.providers.base import (
     TextDelta,
     ToolCallDelta,
 )
+from media_bridge.providers.llm_client import EventStream, HttpClient, LlmClient, read_out
 from media_bridge.providers.llm_history import in_vendor_order, note_text
 from media_bridge.providers.llm_http import (
     LlmOptions,
-    UntypedStream,
     check_ending,
     ended_early,
     error_from_body,
-    http_client,
+    error_from_event,
     provider_errors,
-    read_out,
     text_of,
-    timeout,
     tool_arguments,
-    untyped_stream,
 )
 from media_bridge.providers.openai_chat import called, chat_events, chat_messages, function
 from media_bridge.providers.options import read_options
@@ -45,10 +43,10 @@ from stayline.catalog import PROVIDERS
 from stayline.errors import ConfigError
 from stayline.models import AgentMessage, Message, NoteMessage, ToolCall, ToolMessage
 
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI
-
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
+ACCOUNT_HEADERS = {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"}
+"""Header and environment variable, for keys that belong to several; as OpenAI's SDK has them."""
 
 
 class OpenAIOptions(LlmOptions):
@@ -63,38 +61,39 @@ class OpenAIOptions(LlmOptions):
 
 
 class OpenAILlm:
-    """See `LlmProvider`."""
+    """See `LlmProvider`.
 
-    def __init__(self, config: ProviderConfig) -> None:
+    Args:
+        client: default: one of its own. Who gives one closes it.
+    """
+
+    def __init__(self, config: ProviderConfig, client: LlmClient | None = None) -> None:
         self._config = config
         self._options = read_options(OpenAIOptions, config, "llm")
         origin = config.base_url or PROVIDERS["openai"].default_base_url
         self._own_server = self._options.api == "chat" and origin != PROVIDERS["openai"].default_base_url
         if not config.api_key and not self._own_server:
             raise ConfigError("OpenAI has no key.", fix="Set OPENAI_API_KEY.")
-        self._base_url = _with_version(origin)
-        self._client: AsyncOpenAI | None = None
-        self._loading = asyncio.Lock()
+        headers = {name: os.environ.get(variable, "") for name, variable in ACCOUNT_HEADERS.items()}
+        headers["Authorization"] = f"Bearer {config.api_key or 'none'}"
+        self._client = client or HttpClient(
+            config, _with_version(origin), {name: value for name, value in headers.items() if value}, self._options
+        )
         self.profile = LlmProfile(parallel_tools=self._options.parallel_tools)
 
     async def warm(self) -> None:
-        """Import the SDK and open a connection; asks OpenAI for the model, so a wrong key or name shows here."""
+        """Open a connection; asks OpenAI for the model, so a wrong key or name shows here."""
         with provider_errors(self._config):
-            client = await self._ready()
-            if self._own_server:
-                await client.models.list()
-            else:
-                await client.models.retrieve(self._config.model)
+            await self._client.check("/models" if self._own_server else f"/models/{quote(self._config.model)}")
 
     async def stream(self, request: LlmRequest) -> AsyncIterator[LlmEvent]:
         with provider_errors(self._config):
-            client = await self._ready()
             events: AsyncGenerator[LlmEvent]
             if self._options.api == "chat":
-                chat = await untyped_stream(client, "/chat/completions", self._chat_parameters(request))
+                chat = await self._client.reply("/chat/completions", self._chat_parameters(request))
                 events = chat_events(self._config, chat)
             else:
-                reply = await untyped_stream(client, "/responses", self._response_parameters(request))
+                reply = await self._client.reply("/responses", self._response_parameters(request))
                 events = self._response_events(reply)
             # A generator that is left in the middle closes its connection when it is told to, not when it is lost.
             async with contextlib.aclosing(events):
@@ -102,28 +101,7 @@ class OpenAILlm:
                     yield event
 
     async def aclose(self) -> None:
-        if self._client is not None:
-            await self._client.close()
-
-    async def _ready(self) -> AsyncOpenAI:
-        async with self._loading:
-            if self._client is None:
-                # The import takes 1.5-3 s; on the event loop every call of the process would hear it.
-                self._client = await asyncio.to_thread(self._load)
-            return self._client
-
-    def _load(self) -> AsyncOpenAI:
-        import openai
-
-        client = openai.AsyncOpenAI(
-            api_key=self._config.api_key or "none",
-            base_url=self._base_url,
-            max_retries=0,
-            timeout=timeout(self._options),
-            http_client=http_client(openai.DefaultAsyncHttpxClient, self._options),
-        )
-        _ = client.models  # whose types the SDK imports when it is first touched
-        return client
+        await self._client.aclose()
 
     def _effort(self) -> str | None:
         effort = self._options.effort
@@ -158,7 +136,7 @@ class OpenAILlm:
             parameters["max_output_tokens"] = options.max_tokens
         return parameters | options.model_dump(include={"temperature", "service_tier"}, exclude_none=True)
 
-    async def _response_events(self, stream: UntypedStream) -> AsyncGenerator[LlmEvent]:
+    async def _response_events(self, stream: EventStream) -> AsyncGenerator[LlmEvent]:
         spoken = separate = calling = False
         async with stream:
             async for event in stream:
@@ -194,9 +172,9 @@ class OpenAILlm:
                         return
                     case "response.failed":
                         raise error_from_body(self._config, event["response"].get("error") or {})
-                    case "error":
+                    case kind if kind == "error" or event.get("error"):
                         # {"code", "message"} by the documentation; some errors come as {"error": {...}}
-                        raise error_from_body(self._config, event.get("error") or {**event, "type": None})
+                        raise error_from_event(self._config, event)
         raise ended_early(self._config)
 
     def _chat_parameters(self, request: LlmRequest) -> dict[str, Any]:

@@ -162,4 +162,5 @@ def main() -> None:
     from stayline.commands.calls import calls_app
 
     app.add_typer(calls_app, name="calls")
-    app()
+    with startup.last_of_all():
+        app()

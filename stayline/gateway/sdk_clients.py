@@ -3,41 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from media_bridge.providers.anthropic_llm import AnthropicLlm
 from media_bridge.providers.base import ProviderConfig
+from media_bridge.providers.llm_client import SdkClient
 from media_bridge.providers.openai_llm import OpenAILlm
 from stayline.catalog import DEFAULTS
 from stayline.errors import ConfigError
 
-if TYPE_CHECKING:
-    from anthropic import AsyncAnthropic
-    from openai import AsyncOpenAI
-
 _VENDORS: Final = ("anthropic", "openai")
-
-
-class OwnAnthropic(AnthropicLlm):
-    """Anthropic by a client of the application's, which closes it itself."""
-
-    def __init__(self, config: ProviderConfig, client: AsyncAnthropic) -> None:
-        super().__init__(config)
-        self._client = client
-
-    async def aclose(self) -> None:
-        pass
-
-
-class OwnOpenAI(OpenAILlm):
-    """The same for OpenAI."""
-
-    def __init__(self, config: ProviderConfig, client: AsyncOpenAI) -> None:
-        super().__init__(config)
-        self._client = client
-
-    async def aclose(self) -> None:
-        pass
 
 
 def is_sdk_client(thing: object) -> bool:
@@ -67,7 +42,8 @@ def adapter_for(client: Any, model: str, options: Mapping[str, Any]) -> Anthropi
         base_url=str(client.base_url).rstrip("/").removesuffix("/v1"),
         options=dict(options),
     )
-    return OwnAnthropic(config, client) if vendor == "anthropic" else OwnOpenAI(config, client)
+    adapter = AnthropicLlm if vendor == "anthropic" else OpenAILlm
+    return adapter(config, SdkClient(client))
 
 
 def _vendor(thing: object) -> str:

@@ -106,6 +106,19 @@ def test_a_run_in_order_has_no_finding() -> None:
     assert report.calls == 1
 
 
+def test_what_a_mute_carrier_played_may_be_known_as_generated_only() -> None:
+    seen = good()
+    record = seen.records[CALL]
+    answer = record.entries[-1]
+    answer.update(text="Done:", generated=answer["text"])
+    seen.workflows[0].events[1] = signal(1, 4, TURNS[3], {**TURNS[4], "text": "Done:"})
+    assert {finding.rule for finding in judge(seen).findings} == {"turn missing"}
+    seen.carrier.insert(5, line(7, "fault", detail="the stream falls silent"))
+    assert judge(seen).findings == []
+    del answer["generated"]
+    assert {finding.rule for finding in judge(seen).findings} == {"turn missing"}
+
+
 Spoil = Callable[[Evidence], object]
 
 

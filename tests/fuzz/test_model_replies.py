@@ -1,4 +1,4 @@
-"""Replies of language models, mutated, through the vendors' own SDKs: events, or a ProviderError."""
+"""Replies of language models, mutated: events, or a ProviderError."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, Self
 
-import anthropic
-import httpx2
-import openai
 import pytest
-from anthropic.types import RawMessageStreamEvent
 from hypothesis import example, given
-from openai.types.chat import ChatCompletionChunk
-from openai.types.responses import ResponseStreamEvent
 
 from media_bridge.providers.anthropic_llm import AnthropicLlm
 from media_bridge.providers.base import ProviderConfig
+from media_bridge.providers.llm_client import events
 from media_bridge.providers.llm_http import provider_errors
 from media_bridge.providers.openai_chat import chat_events
 from media_bridge.providers.openai_llm import OpenAILlm
@@ -29,7 +24,6 @@ from tests.fuzz.generators import Raw, fed, fuzzed, scripts
 
 OPENAI = ProviderConfig("openai", "gpt-6-luna", api_key="k" * 20)
 ANTHROPIC = ProviderConfig("anthropic", "claude", api_key="k" * 20)
-REQUEST = httpx2.Request("POST", "http://127.0.0.1/")
 
 
 @pytest.fixture(scope="module")
@@ -53,62 +47,76 @@ def body(script: list[Raw], *, named: bool) -> bytes:
     return b"\n".join([*lines, b""])
 
 
+class Reply:
+    """See `EventStream`: of bytes that come in pieces."""
+
+    def __init__(self, data: bytes) -> None:
+        self._events = events(self._pieces(data))
+
+    async def _pieces(self, data: bytes) -> AsyncIterator[bytes]:
+        for start in range(0, len(data), 100):
+            yield data[start : start + 100]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._events.aclose()
+
+    def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
+        return self._events
+
+
 def read(
     loop: asyncio.Runner,
     name: str,
     script: list[Raw],
     config: ProviderConfig,
-    events_of: Callable[[httpx2.Response], AsyncIterator[Any]],
+    events_of: Callable[[Reply], AsyncIterator[Any]],
 ) -> None:
     fed(name, len(script))
-    response = httpx2.Response(200, content=body(script, named=config is ANTHROPIC), request=REQUEST)
-    events: list[Any] = []
+    found: list[Any] = []
 
     async def reading() -> None:
         with provider_errors(config):
-            async for event in events_of(response):
-                events.append(event)
+            async for event in events_of(Reply(body(script, named=config is ANTHROPIC))):
+                found.append(event)
 
     with contextlib.suppress(ProviderError):
         loop.run(reading())
-    assert_well_typed(events)
+    assert_well_typed(found)
+
+
+def test_what_is_fed_is_read(loop: asyncio.Runner) -> None:
+    """Else all that is mutated below would be refused unread."""
+    for config, script, events_of in (
+        (OPENAI, valid.CHAT, lambda reply: chat_events(OPENAI, reply)),
+        (OPENAI, valid.RESPONSES, OpenAILlm(OPENAI)._response_events),
+        (ANTHROPIC, valid.ANTHROPIC, AnthropicLlm(ANTHROPIC)._events),
+    ):
+        messages = [json.dumps(message) for message in script]
+
+        async def texts(events_of: Any = events_of, data: bytes = body(messages, named=config is ANTHROPIC)) -> int:
+            return len([event async for event in events_of(Reply(data))])
+
+        assert loop.run(texts()) > 2
 
 
 @fuzzed(0.2)
 @given(script=scripts(valid.CHAT))
 @example(script=['{"choices": [{"delta": {"content": "\\ud83d"}}]}'])
 def test_openai_chat(loop: asyncio.Runner, script: list[Raw]) -> None:
-    client = openai.AsyncOpenAI(api_key="k", base_url="http://127.0.0.1")
-
-    def events_of(response: httpx2.Response) -> AsyncIterator[Any]:
-        stream = openai.AsyncStream(cast_to=ChatCompletionChunk, response=response, client=client)
-        return chat_events(OPENAI, stream)
-
-    read(loop, "openai chat", script, OPENAI, events_of)
+    read(loop, "openai chat", script, OPENAI, lambda reply: chat_events(OPENAI, reply))
 
 
 @fuzzed(0.2)
 @given(script=scripts(valid.RESPONSES))
 @example(script=['{"type": "response.output_text.delta", "delta": "\\ud83d"}'])
 def test_openai_responses(loop: asyncio.Runner, script: list[Raw]) -> None:
-    client = openai.AsyncOpenAI(api_key="k", base_url="http://127.0.0.1")
-    adapter = OpenAILlm(OPENAI)
-
-    def events_of(response: httpx2.Response) -> AsyncIterator[Any]:
-        stream = openai.AsyncStream(cast_to=ResponseStreamEvent, response=response, client=client)
-        return adapter._response_events(stream)
-
-    read(loop, "openai responses", script, OPENAI, events_of)
+    read(loop, "openai responses", script, OPENAI, OpenAILlm(OPENAI)._response_events)
 
 
 @fuzzed(0.2)
 @given(script=scripts(valid.ANTHROPIC))
 def test_anthropic(loop: asyncio.Runner, script: list[Raw]) -> None:
-    client = anthropic.AsyncAnthropic(api_key="k", base_url="http://127.0.0.1")
-    adapter = AnthropicLlm(ANTHROPIC)
-
-    def events_of(response: httpx2.Response) -> AsyncIterator[Any]:
-        stream = anthropic.AsyncStream(cast_to=RawMessageStreamEvent, response=response, client=client)
-        return adapter._events(stream)
-
-    read(loop, "anthropic", script, ANTHROPIC, events_of)
+    read(loop, "anthropic", script, ANTHROPIC, AnthropicLlm(ANTHROPIC)._events)

@@ -99,6 +99,8 @@ def _after_faults(seen: Evidence, call: str) -> Iterator[Finding]:
     begun, over = seen.life(call)
     heard = [line["at"] for line in [*seen.of_caller(call, "heard"), *_said_by_carrier(seen, call)]]
     heard += [line["at"] for line in seen.of_carrier(call, "twiml") if line["detail"] in ("Dial", "Reject")]
+    person = ("answered", "completed")
+    heard += [line["at"] for line in seen.of_carrier(call, "dial") if line["detail"].endswith(person)]
     left = any(line["why"] in OWN_WILL for line in seen.of_caller(call, "hangs_up"))
     was_done = left or told_farewell(seen, call)
     talked = [line["at"] for line in seen.of_carrier(call, "dial") if line.get("status") == "completed"]

@@ -83,19 +83,30 @@ def _agents_turns(seen: Evidence, call: str, record: Record) -> Iterator[Finding
     heard = _plain("".join(line["text"] for line in lines))
     turns = record.of("agent_turn")
     for turn in turns:
-        if _plain(turn["text"]) not in heard:
+        # How much of its last word was heard before a break is known to some hundredths of a second.
+        said = turn["text"].rpartition(" ")[0] if turn.get("interrupted") else turn["text"]
+        if _plain(said) not in heard:
             yield Finding(call, "turn that nobody heard", f"{turn['source']}: {turn['text']!r}")
     written = Counter(tag for turn in turns for tag in set(TAG.findall(turn["text"])))
     times = Counter(tag for line in lines for tag in set(TAG.findall(line["text"])))
+    unheard = {tag for turn in turns for tag in TAG.findall(turn.get("generated") or "")}
     for line in lines:
+        mute = unheard if _carrier_mute(seen, call, line["at"]) else ()
         for tag in TAG.findall(line["text"]):
-            if line["whole"] and tag not in written and not _last_moment(seen, line["at"]):
+            if line["whole"] and tag not in written and tag not in mute and not _last_moment(seen, line["at"]):
                 yield Finding(
                     call, "turn missing", f"the caller heard {line['text']!r}; the record does not say so"
                 )
     for tag, count in written.items():
         if count > times[tag]:
             yield Finding(call, "turn twice", f"{count} answers to {tag} in the record; {times[tag]} were heard")
+
+
+def _carrier_mute(seen: Evidence, call: str, at: float) -> bool:
+    """The carrier played and told nobody: then the record has what was confirmed, and what else was generated."""
+    kinds = {"fault", "stream_broken", "stream_closed", "stream_stopped"}
+    told = [line for line in seen.of_carrier(call, *kinds) if line["at"] < at - (line["kind"] != "fault")]
+    return bool(told) and "falls silent" in told[-1]["detail"]
 
 
 def _last_moment(seen: Evidence, at: float) -> bool:
