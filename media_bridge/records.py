@@ -22,14 +22,16 @@ from temporalio.service import RPCError, RPCStatusCode
 from stayline import telemetry
 from stayline.messages import Record
 from stayline.names import call_workflow_id
-from stayline.timeline import Interruption, TimelineEvent, Usage
+from stayline.timeline import Interruption, TimelineEvent, Usage, UserTurn
 
 log = structlog.get_logger(__name__)
 
 BATCH = 50
 """Events in one signal at most."""
 GATHER_SECONDS = 0.03
-"""An interruption and the turn that it cuts come together; they share a signal."""
+GATHERED = (Interruption, UserTurn)
+"""An interruption and the turn that it cuts come together; they share a signal. And what is to be sent about a turn of
+the caller, and what Temporal then does, does not compete with the answer to it."""
 PATIENT = (Usage,)
 """Events that nobody waits for: they travel with the next one."""
 REFUSED = (RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT)
@@ -66,6 +68,7 @@ class RecordSender:
         self._at_once = BATCH
         self._late = False  #: Temporal is slow or away: what is put from now on is kept as well
         self._more = asyncio.Event()
+        self._hurry = asyncio.Event()  #: somebody waits for it
         self._sent = asyncio.Event()
 
     def put(self, event: TimelineEvent) -> None:
@@ -80,10 +83,13 @@ class RecordSender:
         while True:
             await self._more.wait()
             self._more.clear()  # not before: what was put before this task began must not be forgotten
-            if self._waiting and isinstance(self._waiting[0], Interruption):
-                await asyncio.sleep(GATHER_SECONDS)
+            if self._waiting and isinstance(self._waiting[0], GATHERED):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(GATHER_SECONDS):
+                        await self._hurry.wait()
             while self._pressing:
                 await self._send_batch()
+            self._hurry.clear()
 
     @property
     def _pressing(self) -> bool:
@@ -96,6 +102,7 @@ class RecordSender:
             async with asyncio.timeout(timeout):
                 while self._pressing:
                     self._sent.clear()
+                    self._hurry.set()
                     self._more.set()
                     await self._sent.wait()
 

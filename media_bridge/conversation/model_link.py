@@ -25,6 +25,7 @@ from media_bridge.providers.base import (
     RealtimeProvider,
     RealtimeRequest,
     RealtimeSession,
+    ResponseAudio,
     ResponseDone,
 )
 from media_bridge.providers.fallback import Changed, Failed, Lineup, Member, understood
@@ -276,6 +277,8 @@ class ModelLink:
             self._note(event)
             if not isinstance(event, Expiring):
                 self._heard(event, self._offset)
+            if isinstance(event, ResponseAudio):
+                await asyncio.sleep(0)  # of much sound at once, the caller gets the first before the last is read
 
     def _note(self, event: RealtimeEvent) -> None:
         self._health.note(event, _now())

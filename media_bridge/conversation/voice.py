@@ -218,6 +218,7 @@ async def _hear(utterance: Utterance, job: _Job, heard: Callable[[SpeechChunk], 
                 async for chunk in utterance:
                     watch.heard()
                     heard(chunk)
+                    await asyncio.sleep(0)  # of much sound at once, the caller gets the first before the rest
             feeding.cancel()
     except* Exception as errors:
         failure = errors.exceptions[0]

@@ -177,7 +177,7 @@ async def test_what_a_reply_cost_travels_with_the_next_event(desk: Desk) -> None
 async def test_what_a_reply_cost_is_no_signal_of_its_own_when_it_comes_while_a_turn_is_sent(desk: Desk) -> None:
     sender = desk.sender()
     async with running(sender):
-        sender.put(said("hello"))
+        sender.put(AgentTurn(at=NOW, text="hello"))
         await asyncio.sleep(0)
         await asyncio.sleep(0)  # its signal is on its way
         sender.put(cost())
@@ -200,6 +200,24 @@ async def test_an_interruption_and_the_turn_that_it_cuts_share_a_signal(desk: De
         await sender.caught_up(10)
     assert await desk.texts() == ["interruption", "Your order"]
     assert len(await desk.arrived()) == 1
+
+
+async def test_a_turn_of_the_caller_is_sent_after_its_answer_has_begun_unless_somebody_waits(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GATHER_SECONDS", 60)
+    sender = desk.sender()
+    async with running(sender):
+        sender.put(said("one"))
+        await a_moment()
+        assert sender._pressing
+        await sender.caught_up(10)
+        assert not sender._pressing
+        sender.put(said("two"))
+        await a_moment()
+        assert sender._pressing, "the one before was in a hurry, this one is not"
+    await sender.close(10)
+    assert await desk.texts() == ["one", "two"]
 
 
 async def test_waiting_has_an_end(desk: Desk) -> None:
