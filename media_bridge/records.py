@@ -30,7 +30,7 @@ BATCH = 50
 """Events in one signal at most."""
 GATHER_SECONDS = 0.03
 GATHERED = (Interruption, UserTurn)
-"""An interruption and the turn that it cuts come together; they share a signal. And what is to be sent about a turn of
+"""An interruption and the turn that it cuts come together; they share a signal. And what is to be sent of a turn of
 the caller, and what Temporal then does, does not compete with the answer to it."""
 PATIENT = (Usage,)
 """Events that nobody waits for: they travel with the next one."""
