@@ -119,9 +119,8 @@ class HttpClient:
             if response.status == 200:
                 return response
             async with response:
-                raise error_from_status(
-                    self._config, response.status, await response.content.read(LONGEST_ERROR), response.headers
-                )
+                body_of_error = await _beginning(response.content, LONGEST_ERROR)
+                raise error_from_status(self._config, response.status, body_of_error, response.headers)
         raise ProviderError(self._config.provider, "the connection failed", retryable=True)
 
     def _opened(self) -> aiohttp.ClientSession:
@@ -139,6 +138,13 @@ class HttpClient:
                 trust_env=not is_loopback(self._base_url),
             )
         return self._session
+
+
+async def _beginning(stream: aiohttp.StreamReader, most: int) -> bytes:
+    data = b""
+    while len(data) < most and (piece := await stream.read(most - len(data))):
+        data += piece
+    return data
 
 
 async def _reused(session: aiohttp.ClientSession, request: Any, _: aiohttp.TraceConnectionReuseconnParams) -> None:
