@@ -36,6 +36,8 @@ KEYS_MS: Final = 1500
 """Keys pressed within this time of each other are one entry; `#` ends it at once."""
 CLOSE_MS: Final = 15_000
 """A goodbye that is not over after this long is cut."""
+PARTINGS: Final = ("end_call", "transfer_call")
+"""Tools after which the caller is somebody else's: the model is not asked for more."""
 OPEN_TURN_MS: Final = 5000
 """A caller turn without a new word for this long is taken as over: its recogniser was lost."""
 
@@ -427,6 +429,8 @@ class Conversation:
             self._history.settle(outcome)
         else:
             return
+        if outcome.name in PARTINGS and outcome.status == "succeeded":
+            return  # all was said: the workflow closes the stream in a moment, or later where Temporal is slow
         if self._turn_end is None:
             self._turn_end = (None, self._now)
         self._needs_reply = True

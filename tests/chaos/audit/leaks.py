@@ -7,8 +7,9 @@ from typing import Final
 
 from tests.chaos.audit.evidence import Evidence, Finding, Line
 
-ALLOWED: Final = {"fds": 4, "sockets": 16, "threads": 24, "tasks": 8}
-"""More than before the first call: connections kept for the next, pools of threads. None grows with the calls."""
+ALLOWED: Final = {"fds": 4, "sockets": 36, "threads": 24, "tasks": 8}
+"""More than before the first call: connections kept for the next (for each of 16 calls at once one to each language
+model, and some), pools of threads. None grows with the calls."""
 EMPTY: Final = {"calls": "calls", "sessions": "open sessions", "records_waiting": "records that wait"}
 
 

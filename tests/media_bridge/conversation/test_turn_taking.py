@@ -220,6 +220,24 @@ def test_a_tool_result_survives_the_interruption_of_its_filler() -> None:
     assert any(isinstance(m, ToolMessage) for m in talk.requests[-1])
 
 
+@pytest.mark.parametrize("tool", ["end_call", "transfer_call"])
+def test_who_has_parted_says_no_more_until_the_caller_does(tool: str) -> None:
+    """The stream may stay open for a while where Temporal is slow."""
+
+    def model(messages: Sequence[Message]) -> list[Part]:
+        said = next(m.text for m in reversed(messages) if isinstance(m, UserMessage))
+        return ["Goodbye.", ToolCall(id="t1", name=tool)] if said == "bye" else ["Still here."]
+
+    talk = Dialogue(agent(greeting=""), model, tool_ms=500)
+    talk.says("bye", at=0)
+    talk.run(6000)
+    assert [text for who, text in talk.turns if who == "agent"] == ["Goodbye."]
+    assert len(talk.requests) == 1
+    talk.says("are you there", at=7000)
+    talk.run(12000)
+    assert [text for who, text in talk.turns if who == "agent"] == ["Goodbye.", "Still here."]
+
+
 def test_a_background_tool_lets_the_conversation_go_on() -> None:
     def model(messages: Sequence[Message]) -> list[Part]:
         last = messages[-1]
