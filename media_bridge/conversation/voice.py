@@ -118,11 +118,11 @@ class Voice:
 
     def _spoken(self, job: _Job, task: asyncio.Task[None]) -> None:
         self._speaking = None
-        if not task.cancelled() and (error := task.exception()) is not None:
-            if not self._broken.done():
-                self._broken.set_exception(error)
+        error = None if task.cancelled() else task.exception()
+        if self._closed or self._broken.done():  # nobody would look at the error any more
             return
-        if self._closed:
+        if error is not None:
+            self._broken.set_exception(error)
             return
         if self._jobs and self._jobs[0] is job:
             self._jobs.popleft()
