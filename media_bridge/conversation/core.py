@@ -19,6 +19,7 @@ from typing import Final
 from media_bridge.conversation import commands as do
 from media_bridge.conversation import events as ev
 from media_bridge.conversation.history import History
+from media_bridge.conversation.parting import END_CALL, Parting
 from media_bridge.conversation.speech import Reply, Utterance
 from media_bridge.conversation.words import is_listening_noise, same_words
 from stayline.models import AgentSpec, Message, NoteMessage, ToolCall, ToolOutcome, UserMessage
@@ -36,7 +37,7 @@ KEYS_MS: Final = 1500
 """Keys pressed within this time of each other are one entry; `#` ends it at once."""
 CLOSE_MS: Final = 15_000
 """A goodbye that is not over after this long is cut."""
-PARTINGS: Final = ("end_call", "transfer_call")
+PARTINGS: Final = (END_CALL, "transfer_call")
 """Tools after which the caller is somebody else's: the model is not asked for more."""
 OPEN_TURN_MS: Final = 5000
 """A caller turn without a new word for this long is taken as over: its recogniser was lost."""
@@ -82,6 +83,7 @@ class Conversation:
         self._tools: dict[str, ToolCall] = {}  #: running, and the conversation waits for them
         self._background: dict[str, ToolCall] = {}
         self._earlier_tools = tuple(running_tools)
+        self._parting = Parting()
         self._keys = ""
         self._closing = False
         self._closed = False
@@ -197,7 +199,8 @@ class Conversation:
             self._interrupt()
         self._record(UserTurn(at=self._at(), text=text, confidence=turn.confidence, speech_ms=turn.speech_ms))
         self._history.add(UserMessage(text=text, confidence=turn.confidence))
-        if self._closing:
+        self._parting.caller_spoke()
+        if self._closing or self._part_again():
             return
         self._turn_end = (turn.speech_end_ms, self._now)
         if self._guessed_right(text):
@@ -208,6 +211,14 @@ class Conversation:
         if self._tools and not self._speech and self._rules.hold_text:
             self._say_whole(self._rules.hold_text, "filler")
         self._maybe_reply()
+
+    def _part_again(self) -> bool:
+        """Who speaks after the farewell, while `end_call` is under way, is told goodbye once more."""
+        ending = any(call.name == END_CALL for call in self._tools.values())
+        if not ending or self._speech or self._reply is not None or not self._agent.goodbye:
+            return False
+        self._say_whole(self._agent.goodbye, "goodbye")
+        return True
 
     # --- a reply that is begun before the turn is surely over ---
 
@@ -416,11 +427,13 @@ class Conversation:
             self._needs_reply = True
         else:
             self._tools[call.id] = call
+        self._parting.tool_asked(call)
         self._out.append(do.RunTool(call))
         if spec is not None and spec.filler and not background:
             self._out.append(do.StartTimer(f"filler:{call.id}", self._rules.filler_after_ms))
 
     def _tool_done(self, outcome: ToolOutcome) -> None:
+        self._parting.tool_done(outcome)
         call = self._tools.pop(outcome.id, None)
         if call is not None:
             self._out.append(do.StopTimer(f"filler:{outcome.id}"))
@@ -478,6 +491,7 @@ class Conversation:
         if cut and ended.speech_ms and utterance.source != "filler" and not self._closing:
             self._record(Interruption(at=self._at(), mode=self._rules.interruption, heard=ended.heard))
         if ended.heard:
+            self._parting.heard((utterance.source, utterance.tool_calls), complete=ended.complete)
             self._record(
                 AgentTurn(
                     at=self._at(),
@@ -507,8 +521,8 @@ class Conversation:
             self._paused = False
             self._out.append(do.ResumeSpeech())
         self._cancel_reply()
-        if say:
-            self._say_whole(say, "goodbye")
+        playing = () if self._yielding else ((u.source, u.tool_calls) for u in self._speech.values())
+        self._say_whole(say or (self._agent.goodbye if self._parting.owed(playing) else ""), "goodbye")
         if self._speech:
             self._out.append(do.StartTimer("close", CLOSE_MS))
         else:

@@ -20,6 +20,7 @@ from media_bridge.conversation import commands as do
 from media_bridge.conversation import events as ev
 from media_bridge.conversation.core import CLOSE_MS, KEYS_MS
 from media_bridge.conversation.history import CUT_OFF, History
+from media_bridge.conversation.parting import Parting
 from media_bridge.conversation.realtime_floor import Floor
 from media_bridge.conversation.realtime_requests import Requests
 from media_bridge.conversation.realtime_state import INAUDIBLE, Response, Turns, Wish
@@ -82,6 +83,7 @@ class RealtimeConversation:
         self._turn_end: tuple[int | None, int] | None = None  #: (speech end, decided) of what waits for an answer
         # the rest
         self._tools = ToolCalls(agent, messages, self._history, self._requests)
+        self._parting = Parting()
         self._keys = ""
         self._closing = False
         self._closed = False
@@ -268,6 +270,8 @@ class RealtimeConversation:
             self._was_noise()
             return
         self._floor.cut_by_sound = False
+        if turn.answer is None:  # else the words come late, and what was heard is the answer to them
+            self._parting.caller_spoke()
         if self._floor.paused:
             self._interrupt(now=True)
         if self._closing:
@@ -414,10 +418,12 @@ class RealtimeConversation:
             self._run(call)
 
     def _run(self, call: ToolCall) -> None:
+        self._parting.tool_asked(call)
         after = self._rules.filler_after_ms if self.profile.speaks_during_tools else None
         self._tools.run(call, self._active, filler_after_ms=after, may_go_on=self._may_go_on)
 
     def _tool_done(self, outcome: ToolOutcome) -> None:
+        self._parting.tool_done(outcome)
         if self._turn_end is None:
             self._turn_end = (None, self._now)
         self._tools.done(outcome, may_go_on=self._may_go_on)
@@ -450,6 +456,7 @@ class RealtimeConversation:
         if cut and ended.speech_ms and response.source != "filler" and not self._closing:
             self._record(Interruption(at=self._at(), mode=self._rules.interruption, heard=ended.heard))
         if ended.heard:
+            self._parting.heard((response.source, response.calls), complete=ended.complete)
             self._record(response.record(self._at(), ended.heard, ended.speech_ms, cut=cut))
 
     # --- what comes next ---
@@ -500,7 +507,9 @@ class RealtimeConversation:
         if self._closing:
             return
         self._closing = self._floor.closing = True
-        self._requests.close(say)
+        speech = self._floor.speech.items()
+        playing = ((r.source, r.calls) for utterance, r in speech if utterance not in self._floor.yielding)
+        self._requests.close(say or (self._agent.goodbye if self._parting.owed(playing) else ""))
         self._turns.need_no_answer()
         if self._floor.paused:
             self._floor.resume()

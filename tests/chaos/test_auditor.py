@@ -10,6 +10,7 @@ import re
 import sqlite3
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,32 @@ def test_what_a_mute_carrier_played_may_be_known_as_generated_only() -> None:
     assert judge(seen).findings == []
     del answer["generated"]
     assert {finding.rule for finding in judge(seen).findings} == {"turn missing"}
+
+
+@pytest.mark.parametrize(
+    ("at", "frozen", "false_alarm"),
+    [(12.0, "w1", True), (14.5, "w1", True), (9.0, "w1", False), (25.0, "w1", False), (12.0, "w2", False)],
+)
+def test_a_worker_that_was_frozen_may_speak_of_a_deadlock(at: float, frozen: str, false_alarm: bool) -> None:
+    seen = good()
+    seen.faults.append(Fault("freeze", frozen, 10.0, 14.0))
+    told = "Traceback\n_DeadlockError: [TMPRL1101] Potential deadlock detected: workflow didn't yield"
+    stamp = datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
+    seen.logs.append({"name": "w1", "timestamp": stamp, "event": "Failed handling", "exception": told})
+    assert [finding.rule for finding in judge(seen).findings] == ([] if false_alarm else ["defect"])
+
+
+@pytest.mark.parametrize("what", ["w2", "stt"])
+def test_after_a_farewell_faults_may_hold_up_the_end_of_the_line(what: str) -> None:
+    """Faults one upon another, of those who close it; not of others."""
+    seen = good()
+    seen.callers[-2]["text"] = "Goodbye, c1n2."
+    seen.callers.pop()
+    _carrier(seen, "hang_up").update(at=30, by="bridge")
+    seen.records[CALL].outcome = "completed"
+    seen.faults = [Fault("cut", "worker-temporal", 10, 14), Fault("freeze", what, 16, 20)]
+    found = {finding.rule for finding in judge(seen).findings}
+    assert ("silence after a fault" in found) == (what == "stt")
 
 
 Spoil = Callable[[Evidence], object]

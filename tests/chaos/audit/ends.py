@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from tests.chaos.audit.evidence import Evidence, Finding, Line
+from tests.chaos.audit.evidence import Evidence, Fault, Finding, Line
 
 LEFT_ALONE: Final = {
     "silence": "heard nothing for so long that they hung up",
@@ -17,6 +17,8 @@ LAST_WORDS: Final = ("goodbye", "sorry", "trouble", "connect you")
 OWN_WILL: Final = ("done", "leaves")
 NOTICED_WITHIN: Final = 12.0
 """Seconds after a fault in which whoever was done with the call has not been waiting for anything yet."""
+ONE_UPON_ANOTHER: Final = 3.0
+"""Seconds between two faults in which what the first has held up is not yet done."""
 
 
 def check(seen: Evidence) -> Iterator[Finding]:
@@ -107,9 +109,23 @@ def _after_faults(seen: Evidence, call: str) -> Iterator[Finding]:
     for fault in seen.faults:
         if not begun < fault.begun < over or any(at >= fault.begun for at in heard):
             continue
-        if was_done and over - fault.begun <= NOTICED_WITHIN:
+        if was_done and over - _held_up_until(seen, fault) <= NOTICED_WITHIN:
             continue
         if any(at <= fault.begun for at in talked):
             continue  # they had the person whom they wanted
         evidence = f"heard nothing after {fault.kind} {fault.what}, {over - fault.begun:.0f} s before the end"
         yield Finding(call, "silence after a fault", evidence)
+
+
+def _held_up_until(seen: Evidence, first: Fault) -> float:
+    """Until when this fault, and others right after it, kept a call that was over from being closed."""
+    until = first.over if _closes_lines(first) else first.begun
+    for fault in sorted(seen.faults, key=lambda fault: fault.begun):
+        if _closes_lines(fault) and first.begun <= fault.begun <= until + ONE_UPON_ANOTHER:
+            until = max(until, fault.over)
+    return until
+
+
+def _closes_lines(fault: Fault) -> bool:
+    """It was done to Temporal, to a worker, or to a link between them and the bridges: they close a call's line."""
+    return "temporal" in fault.what or (fault.what.startswith("w") and fault.what[1:].isdigit())

@@ -451,6 +451,48 @@ def test_closing_without_a_word() -> None:
     assert talk.closed_at is not None
 
 
+def _ended(
+    profile: RealtimeProfile, *parts: Part, closed: int, again: int | None = None, words_after: int = 200
+) -> RealtimeDialogue:
+    """The model answers "bye" with these parts; the workflow closes the stream without a word of its own."""
+
+    def answer(memory: Memory) -> Sequence[Part]:
+        return parts if isinstance(memory.last, UserMessage) and memory.last.text == "bye" else ["Yes?"]
+
+    spec = agent(greeting="", goodbye="Take care.")
+    talk = RealtimeDialogue(spec, answer, profile, tool_ms=closed, words_after=words_after)
+    talk.says("bye", at=0)
+    if again is not None:
+        talk.says("bye then", at=again)
+    talk.at(closed, lambda: talk.feed(ev.CloseRequested("")))
+    talk.run(closed + 6000)
+    assert talk.closed_at is not None
+    return talk
+
+
+END = ToolCall(id="t1", name="end_call")
+
+
+@BOTH
+@pytest.mark.parametrize("words_after", [200, 1800])
+def test_the_farewell_of_the_model_is_enough(profile: RealtimeProfile, words_after: int) -> None:
+    """Also where the caller's words come after it."""
+    talk = _ended(profile, "Goodbye.", END, closed=3000, words_after=words_after)
+    assert talk.turns == [("user", "bye"), ("agent", "Goodbye.")]
+
+
+@BOTH
+def test_a_model_that_ends_the_call_without_a_word_has_one_said(profile: RealtimeProfile) -> None:
+    talk = _ended(profile, END, closed=2000)
+    assert talk.turns == [("user", "bye"), ("agent", "Take care.")]
+
+
+def test_who_speaks_after_the_farewell_hears_another() -> None:
+    talk = _ended(OPENAI, "Goodbye.", END, closed=7000, again=3500)
+    said = [text for who, text in talk.turns if who == "agent"]
+    assert said == ["Goodbye.", "Yes?", "Take care."]
+
+
 @pytest.mark.parametrize("at", [0, 50, 200, 450, 900, 3000])
 def test_a_goodbye_whatever_the_model_does(at: int) -> None:
     """Before the connection, while the greeting is asked for, generated, played."""

@@ -238,6 +238,59 @@ def test_who_has_parted_says_no_more_until_the_caller_does(tool: str) -> None:
     assert [text for who, text in talk.turns if who == "agent"] == ["Goodbye.", "Still here."]
 
 
+END = ToolCall(id="t1", name="end_call")
+
+
+def _ended(*parts: Part, says: Sequence[tuple[str, int]], closed: int, tool_ms: int = 500) -> Dialogue:
+    """The model answers "bye" with these parts; the workflow closes the stream without a word of its own."""
+    talk = Dialogue(agent(greeting="", goodbye="Take care."), lambda _: list(parts), tool_ms=tool_ms)
+    talk.says("bye", at=0)
+    for text, at in says:
+        talk.says(text, at=at)
+    talk.at(closed, lambda: talk.feed(ev.CloseRequested("")))
+    talk.run(closed + 5000)
+    assert talk.closed_at is not None
+    return talk
+
+
+@pytest.mark.parametrize("closed", [1300, 1700, 3000])
+def test_the_farewell_of_the_model_is_enough(closed: int) -> None:
+    """Before its sound, in the middle of it, after it."""
+    talk = _ended("Goodbye.", END, says=(), closed=closed)
+    assert talk.turns == [("user", "bye"), ("agent", "Goodbye.")]
+
+
+def test_who_speaks_over_the_farewell_hears_another() -> None:
+    talk = _ended("Goodbye.", END, says=[("bye then", 1150)], closed=1500, tool_ms=2000)
+    assert talk.turns[0] == ("user", "bye")
+    assert [text for who, text in talk.turns if who == "agent"][-1] == "Take care."
+    assert not any(text == "Goodbye." for _, text in talk.turns)
+
+
+def test_who_speaks_after_the_farewell_hears_another() -> None:
+    """`end_call` is under way for long where Temporal is away."""
+    talk = _ended("Goodbye.", END, says=[("goodbye", 5000)], closed=12_000, tool_ms=12_000)
+    assert talk.turns == [("user", "bye"), ("agent", "Goodbye."), ("user", "goodbye"), ("agent", "Take care.")]
+    assert len(talk.requests) == 1
+
+
+def test_who_speaks_just_before_the_end_hears_another() -> None:
+    talk = _ended("Goodbye.", END, says=[("goodbye", 5000)], closed=5950, tool_ms=100)
+    assert talk.turns[-1] == ("agent", "Take care.")
+
+
+def test_a_model_that_ends_the_call_without_a_word_has_one_said() -> None:
+    talk = _ended(END, says=(), closed=2000)
+    assert talk.turns == [("user", "bye"), ("agent", "Take care.")]
+
+
+def test_a_call_that_a_person_ends_without_a_word_ends_so() -> None:
+    talk = Dialogue(agent(), echo)
+    talk.at(3000, lambda: talk.feed(ev.CloseRequested("")))
+    talk.run(6000)
+    assert talk.turns == [("agent", "Hello there.")]
+
+
 def test_a_background_tool_lets_the_conversation_go_on() -> None:
     def model(messages: Sequence[Message]) -> list[Part]:
         last = messages[-1]
