@@ -180,7 +180,8 @@ def tool_spec(
             f"The tool name {name!r} is not one that language models accept.",
             fix="Use letters, digits and underscores, at most 64.",
         )
-    limits = (retries, attempt_timeout, total_timeout, heartbeat_timeout or 1, backoff, approval_timeout)
+    heartbeat = 1 if heartbeat_timeout is None else heartbeat_timeout
+    limits = (retries, attempt_timeout, total_timeout, heartbeat, backoff, approval_timeout)
     if not isinstance(retries, int) or not all(
         isinstance(limit, int | float) and abs(limit) < 1e9 for limit in limits
     ):

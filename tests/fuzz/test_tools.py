@@ -124,6 +124,7 @@ def test_what_a_model_writes(text: str) -> None:
         max_size=2,
     ),
 )
+@example(schema={"type": "object"}, limits={"heartbeat_timeout": ""})
 def test_definitions(schema: Any, limits: Any) -> None:
     """A schema or a limit is taken, or a ConfigError says what is wrong; and what was taken can read arguments."""
     fed("tool definitions")
