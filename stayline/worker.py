@@ -33,6 +33,15 @@ from workflows.call import CallWorkflow
 THREADS: Final = 100
 """As many as activities at once: the SDK's own default. Threads are made when they are needed."""
 
+WORKFLOW_TASKS: Final = 4
+"""Workflow tasks that a worker takes at once. The others wait at the server, where no time limit runs for them.
+
+They share one interpreter: of a hundred at once, as the SDK would take them, each is a hundred times slower. After
+another worker's death all calls are replayed, and replays that last longer than `task_timeout` are thrown away and
+begun again, for ever. Measured with 30 calls of 90 events on 15 % of a core: none answered within 60 s;
+with 4 tasks at once half of them after 13 s, all after 22 s.
+"""
+
 
 def build_worker(
     client: Client,
@@ -73,6 +82,7 @@ def build_worker(
         workflow_runner=SandboxedWorkflowRunner(
             restrictions=SandboxRestrictions.default.with_passthrough_modules("stayline", "pydantic")
         ),
+        max_concurrent_workflow_tasks=WORKFLOW_TASKS,
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
         max_heartbeat_throttle_interval=throttle,
         default_heartbeat_throttle_interval=throttle,

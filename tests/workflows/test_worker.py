@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 from temporalio.client import Client, WorkflowHandle
+from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 from stayline import Agent
 from stayline.settings import Settings
 from stayline.worker import build_worker, promote_build
-from tests.workflows.bench import Bench, Outside, agent, until
+from tests.workflows.bench import Bench, Outside, agent, said, until, user
 from tests.workflows.test_lost_bridge import LivingBridge, lease
 from tests.workflows.test_lost_bridge import worker as bridge_worker
 from tests.workflows.worker_process import fragile_agent
+from workflows.call import CallWorkflow
+
+CALLS = 30
+TURNS = 10
+TAKEN_OVER = 120.0
+"""Seconds; it takes a fraction of that."""
 
 
 def on_queue(client: Client, desk: Agent, queue: str) -> Bench:
@@ -28,13 +39,68 @@ def worker(client: Client, desk: Agent, queue: str, **settings: str) -> Worker:
     return build_worker(client, {desk.name: desk}, Settings(**settings), records, task_queue=queue)  # type: ignore[arg-type]
 
 
+@asynccontextmanager
+async def worker_process(client: Client, queue: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    address = client.service_client.config.target_host
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *("-m", "tests.workflows.worker_process"), address, queue
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def starve(process: asyncio.subprocess.Process) -> None:
+    """Leave it a quarter of a processor at most, as a machine may that has much else to do."""
+    while True:
+        process.send_signal(signal.SIGCONT)
+        await asyncio.sleep(0.025)
+        process.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(0.075)
+
+
+@pytest.mark.timeout(300)
+async def test_a_starved_worker_takes_over_all_calls_at_once(client: Client) -> None:
+    """Each has to be replayed, within a time limit that the server sets: all at once, none would ever be."""
+    queue, desk = f"calls-{uuid.uuid4().hex}", fragile_agent()
+    calls = [on_queue(client, desk, queue) for _ in range(CALLS)]
+
+    async def talk(call: Bench) -> None:
+        await call.begin()
+        for turn in range(TURNS):
+            await call.record(user(f"number {turn}"))
+            await call.snapshot()  # each in a workflow task of its own
+            await call.record(said(f"number {turn}"))
+            await call.snapshot()
+
+    async def ask(call: Bench) -> None:
+        asked = call.asked("no such tool", "call_1")
+        while True:
+            try:
+                await call.handle.execute_update(CallWorkflow.run_tool, asked, id=asked.call.id)
+                return
+            except RPCError:  # refused for the time being: replays of it have failed too often
+                await asyncio.sleep(0.5)
+
+    async with worker(client, desk, queue):
+        await asyncio.gather(*map(talk, calls))
+    async with worker_process(client, queue) as process:
+        first = on_queue(client, desk, queue)
+        await first.begin()  # it is there
+        starving = asyncio.create_task(starve(process))
+        try:
+            async with asyncio.timeout(TAKEN_OVER):
+                await asyncio.gather(*map(ask, calls))
+        finally:
+            starving.cancel()
+
+
 async def test_a_worker_is_killed_while_it_runs_a_tool(client: Client) -> None:
     queue, desk = f"calls-{uuid.uuid4().hex}", fragile_agent()
     call = on_queue(client, desk, queue)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, *("-m", "tests.workflows.worker_process"), client.service_client.config.target_host, queue
-    )
-    try:
+    async with worker_process(client, queue):
         await call.begin()
         update = await call.start_tool("fragile")
 
@@ -43,9 +109,6 @@ async def test_a_worker_is_killed_while_it_runs_a_tool(client: Client) -> None:
             return any(a.last_heartbeat_time.seconds for a in pending)
 
         await until(running)
-    finally:
-        process.kill()
-        await process.wait()
     async with worker(client, desk, queue):
         outcome = await update.result()
         assert (outcome.status, outcome.result) == ("succeeded", "done in attempt 2")
