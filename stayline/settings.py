@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     own_host: str = ""  #: where other machines reach this bridge itself; empty: where it listens, or its host name
     bridge_id: str = Field(default_factory=lambda: secrets.token_hex(4))
     max_calls: int = 50  #: calls that one bridge takes at once
-    max_loop_lag_ms: float = 50.0  #: a bridge whose event loop runs later than this takes no new calls; 0: any
+    max_loop_lag_ms: float = 20.0  #: a bridge whose event loop runs later than this takes no new calls; 0: any
     busy_timeout: float = 4.0  #: seconds that a caller for whom there is no room rings on
     busy_text: str = "All our lines are busy right now. Please call again in a few minutes. Goodbye."
     #: what such a caller then hears; empty: a busy tone at once
@@ -56,6 +56,7 @@ class Settings(BaseSettings):
     validate_signatures: bool = True
     stream_idle_timeout: float = 20.0  #: seconds without any frame from the carrier, then the stream is lost
     admission_timeout: float = 60.0  #: seconds that a caller is held while Temporal is away, or a bridge drains
+    hold_text: str = "One moment, please."  #: what such a caller hears meanwhile, if the call was answered already
     caller_id: Literal["hash", "number"] = "hash"  #: what the CallCaller search attribute holds
     hash_key: SecretStr = SecretStr("")  #: key of that hash; empty: derived from the carrier's auth token
     live_key: SecretStr = SecretStr("")  #: key of the tokens for live events; empty: the carrier's auth token

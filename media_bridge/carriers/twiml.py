@@ -53,9 +53,14 @@ def dial(to: str, next_url: str, ring_timeout: int, caller_id: str = "", say: st
     return str(response)
 
 
-def hold(seconds: int, redirect_url: str) -> str:
-    """Wait, then ask `redirect_url` again. As the first answer of a call, it leaves the caller ringing."""
+def hold(seconds: int, redirect_url: str, say: str = "") -> str:
+    """Wait, then ask `redirect_url` again. As the first answer of a call, it leaves the caller ringing.
+
+    Args:
+        say: spoken before; a call that was not answered yet is, by this.
+    """
     response = VoiceResponse()
+    _say(response, say)
     if seconds:
         response.pause(length=seconds)
     response.redirect(_xml(redirect_url), method="POST")

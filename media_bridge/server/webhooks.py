@@ -29,6 +29,8 @@ HOLD_SECONDS = 2
 """Pause before a held call asks again."""
 SENT_ON = 5
 """Times that a bridge which drains has a call ask again at once: the carrier may have more connections to it."""
+REASSURED = 10
+"""Seconds after which a caller who is held, and whose call was answered, is told again that it goes on."""
 BODY_WITHIN = 10.0
 """Seconds that a request may take to bring its body. Twilio itself gives up after 15."""
 FORM_TYPE = "application/x-www-form-urlencoded"
@@ -101,14 +103,14 @@ class Webhooks:
     async def _answered(self, request: web.Request, call_id: str, carrier_call_id: str) -> web.Response:
         logs.bind_call(call_id)
         if self._bridge.draining:
-            return self._hold(request, "draining")
+            return self._hold(request, "draining", answered=True)
         token, hashed = admission.new_token()
         try:
             answer = await admission.admit_answered(
                 self._bridge.client, self._bridge.id, call_id, carrier_call_id, hashed
             )
         except admission.TemporalAway:
-            return self._hold(request, "Temporal is away")
+            return self._hold(request, "Temporal is away", answered=True)
         except admission.CallGone:
             return _twiml(twiml.hang_up())
         log.info("call_answered", accepted=answer.accepted)
@@ -131,12 +133,12 @@ class Webhooks:
         try:
             step = await admission.next_step(self._bridge.client, call_id, asked)
         except admission.TemporalAway:
-            return self._hold(request, "Temporal is away")
+            return self._hold(request, "Temporal is away", answered=True)
         except admission.CallGone:
             return _twiml(twiml.hang_up())
         log.info("next_step", action=step.action)
         if step.action == "connect" and self._bridge.draining:
-            return self._hold(request, "draining")
+            return self._hold(request, "draining", answered=True)
         return _twiml(self._carry_out(call_id, step, token))
 
     async def status(self, request: web.Request) -> web.Response:
@@ -199,10 +201,13 @@ class Webhooks:
         telemetry.metrics.refused("no_room")
         return _twiml(twiml.reject(refusal.say, busy=True))
 
-    def _hold(self, request: web.Request, why: str) -> web.Response:
+    def _hold(self, request: web.Request, why: str, *, answered: bool = False) -> web.Response:
         """Keep the caller for a bounded time and ask again, any bridge; then an apology.
 
         A bridge that drains listens no more, so a new connection leads to another one, and there is no pause.
+
+        Args:
+            answered: the caller hears no ringing, so silence would sound like a dead line.
         """
         held = _held_for(request)
         if held >= self._settings.admission_timeout:
@@ -211,9 +216,15 @@ class Webhooks:
             return _twiml(twiml.hang_up(APOLOGY))
         log.warning("call_held", why=why, seconds=held)
         asked = _whole(request.query.get("asked", "")) or 0
-        query = urlencode({**request.query, "since": int(time.time()) - held, "asked": asked + 1})
+        told = _whole(request.query.get("told", ""))  #: for how long it had been held when it was last told so
+        query: dict[str, Any] = {**request.query, "since": int(time.time()) - held, "asked": asked + 1}
         pause = 0 if self._bridge.draining and asked < SENT_ON else HOLD_SECONDS
-        return _twiml(twiml.hold(pause, f"{self._settings.public}{request.path}?{query}"))
+        moves_on = why == "draining" and not pause
+        say = ""
+        if answered and not moves_on and (told is None or held - told >= REASSURED):
+            say, query["told"] = self._settings.hold_text, held
+        url = f"{self._settings.public}{request.path}?{urlencode(query)}"
+        return _twiml(twiml.hold(pause, url, say))
 
     # --- requests ---
 

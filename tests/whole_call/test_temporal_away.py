@@ -13,6 +13,8 @@ import pytest
 import pytest_asyncio
 
 from media_bridge.server.webhooks import APOLOGY
+from stayline.lab.call import Behaviour
+from tests.whole_call.puppet import Puppet
 from tests.whole_call.stack import Stack, contains, stack, story, turns
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -65,20 +67,32 @@ async def test_a_call_goes_on_and_a_new_one_is_held(town: Stack) -> None:
 
 
 async def test_the_spool_outlives_the_bridge_and_a_new_call_is_refused_politely(town: Stack) -> None:
-    """Temporal stays away for longer than a new call is held; meanwhile the bridge dies with records in hand."""
+    """Temporal stays away for longer than a new call is held; meanwhile the bridge dies with records in hand.
+
+    A caller whose stream breaks meanwhile has no ringing tone to listen to: they are told that it goes on.
+    """
     caller = await town.greeted()
+    town.carrier.behaviour, usual = Behaviour(on_break="next"), town.carrier.behaviour
+    dropped = await town.greeted()
+    town.carrier.behaviour = usual
     await town.until(caller.sid, "agent_turn")
+    await town.until(dropped.sid, "agent_turn")
     await town.processes.dev_server.kill()
+    assert dropped.call.drop_stream()
     unlucky = town.caller()
     await unlucky.ring(town.carrier)
     await caller.asks("please note this")
     spool = town.processes.settings.spool_dir / f"{caller.sid}.1.json"
     await contains(spool, "please note this", "You said please note this.")
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(90):
         await unlucky.call.wait()
-    spoken = [e.data["verb"].text for e in town.carrier.log.of("twiml", unlucky.sid) if e.detail == "Say"]
-    assert spoken == [APOLOGY]
+        await dropped.call.wait()
+    assert spoken(town, unlucky) == [APOLOGY]
+    words = spoken(town, dropped)
+    assert words[-1] == APOLOGY
+    assert len(words) > 2
+    assert set(words[:-1]) == {town.processes.settings.hold_text}
     assert unlucky.call.ended_by == "bridge"
     assert unlucky.heard_ms > 1000
 
@@ -99,3 +113,8 @@ async def test_the_spool_outlives_the_bridge_and_a_new_call_is_refused_politely(
     assert turns(record)[-1] == ("agent", "You said are you there.")
     assert not spool.exists()
     assert not list(spool.parent.glob("*.refused"))
+
+
+def spoken(town: Stack, caller: Puppet) -> list[str]:
+    """What the carrier itself said to the caller."""
+    return [e.data["verb"].text for e in town.carrier.log.of("twiml", caller.sid) if e.detail == "Say"]

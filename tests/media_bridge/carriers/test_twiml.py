@@ -54,6 +54,9 @@ def test_the_short_ones() -> None:
     assert body(twiml.hold(5, "https://h/i?n=1&m=2")) == (
         '<Response><Pause length="5" /><Redirect method="POST">https://h/i?n=1&amp;m=2</Redirect></Response>'
     )
+    assert body(twiml.hold(0, "https://h/i", "Wait.")) == (
+        '<Response><Say>Wait.</Say><Redirect method="POST">https://h/i</Redirect></Response>'
+    )
     assert body(twiml.hang_up()) == "<Response><Hangup /></Response>"
     assert body(twiml.hang_up("Bye.")) == "<Response><Say>Bye.</Say><Hangup /></Response>"
     assert body(twiml.reject("No.")) == "<Response><Say>No.</Say><Hangup /></Response>"
