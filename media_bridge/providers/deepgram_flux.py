@@ -54,7 +54,11 @@ def query(config: ProviderConfig, options: FluxOptions, call_id: str) -> Query:
 
 
 class FluxTurns:
-    """Makes turns of one call's messages, over as many connections as it takes. As `NovaTurns`."""
+    """Makes turns of one call's messages, over as many connections as it takes. As `NovaTurns`.
+
+    The text of an open turn lags behind the audio, and its last word may be half a one: a new connection hears the
+    audio from that word on again, where Flux tells when it began.
+    """
 
     wants_finalize = False  #: Flux settles turns by itself
 
@@ -63,12 +67,17 @@ class FluxTurns:
         self._offset_ms = 0
         self._carried = ""  #: text of the open turn from connections that were lost
         self._text = ""  #: text of the open turn on this one
+        self._last_word_ms: int | None = None  #: where the last word of that began, if that is known
+        self._interrupted = False  #: a connection was lost in the open turn
         self._started_ms: int | None = None
         self._eager = False
 
     def reconnected(self, from_ms: int) -> list[SttEvent]:
         self._offset_ms = self.heard_ms = from_ms
-        self._carried, self._text = self._joined(), ""
+        if self._last_word_ms is not None and from_ms <= self._last_word_ms:
+            self._text = " ".join(self._text.split()[:-1])  # it is heard again
+        self._carried, self._text, self._last_word_ms = self._joined(), "", None
+        self._interrupted = self._started_ms is not None
         if self._eager:
             self._eager = False
             return [TurnResumed()]
@@ -80,10 +89,13 @@ class FluxTurns:
         event = message["event"]
         text: str = message["transcript"].strip()
         window_end = self._position(message["audio_window_end"])
-        self.heard_ms = max(self.heard_ms, window_end)
         if event == "EndOfTurn":
-            self._text = text
+            self._text, self.heard_ms = text, max(self.heard_ms, window_end)
             return self._end(message, window_end)
+        last_word = message["words"][-1].get("start") if text and message["words"] else None
+        self._last_word_ms = None if last_word is None else self._position(last_word)
+        settled = window_end if self._last_word_ms is None else self._last_word_ms
+        self.heard_ms = max(self.heard_ms, settled)
         events: list[SttEvent] = []
         if event == "StartOfTurn" or (text and self._started_ms is None):
             events += self._start(self._first_word(message))
@@ -98,7 +110,7 @@ class FluxTurns:
                 events.append(TurnResumed())
             case _ if changed and text:
                 events.append(Partial(self._joined()))
-            case _ if self._carried and not text and window_end - self._offset_ms >= _CARRIED_SILENCE_MS:
+            case _ if self._interrupted and not text and window_end - self._offset_ms >= _CARRIED_SILENCE_MS:
                 events += self._end(message, window_end)
             case _:
                 pass
@@ -123,7 +135,8 @@ class FluxTurns:
     def _end(self, message: dict[str, Any], window_end: int) -> list[SttEvent]:
         text, started, carried = self._joined(), self._started_ms, self._carried
         self._carried = self._text = ""
-        self._started_ms, self._eager = None, False
+        self._started_ms, self._last_word_ms = None, None
+        self._eager = self._interrupted = False
         if not text and started is None:
             return []
         words = message["words"]

@@ -181,3 +181,34 @@ def test_flux_ends_a_carried_turn_when_nothing_more_comes() -> None:
     turns.reconnected(2000)
     assert run(turns, info("Update", "", 0.5)) == []
     assert run(turns, info("Update", "", 1.0)) == [EndOfTurn("that is all", None, 2000, 2000)]
+
+
+def timed(event: str, text: str, end: float) -> Message:
+    """As Flux tells it where words have times; each takes half a second, and the last one is not over."""
+    message = info(event, text, end)
+    for place, word in enumerate(message["words"]):
+        word["start"], word["end"] = place / 2, min((place + 1) / 2, end)
+    return message
+
+
+def test_flux_hears_the_last_word_of_an_open_turn_again() -> None:
+    turns = FluxTurns()
+    run(turns, timed("StartOfTurn", "book", 0.3), timed("Update", "book a ta", 1.4))
+    assert turns.heard_ms == 1000, "of the last word, half has been heard, and of the next ones nothing"
+    turns.reconnected(1000)
+    events = run(turns, timed("StartOfTurn", "table", 0.4), timed("EndOfTurn", "table please", 1.2))
+    assert events == [Partial("book a table"), EndOfTurn("book a table please", 0.5, 2000, 2000)]
+
+
+def test_flux_keeps_the_last_word_when_its_sound_is_kept_no_longer() -> None:
+    turns = FluxTurns()
+    run(turns, timed("StartOfTurn", "that is all", 1.5))
+    turns.reconnected(1500)
+    assert run(turns, timed("Update", "", 1.0))[-1] == EndOfTurn("that is all", None, 1500, 1500)
+
+
+def test_flux_ends_a_turn_whose_only_word_was_none() -> None:
+    turns = FluxTurns()
+    run(turns, timed("StartOfTurn", "mm", 0.3))
+    turns.reconnected(0)
+    assert run(turns, timed("Update", "", 1.0))[-1].text == ""  # type: ignore[union-attr]
