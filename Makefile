@@ -32,6 +32,7 @@ fuzz: setup      ## some million odd inputs; FUZZ_EXAMPLES=100 for fewer of them
 	@FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-2500} nice $(bin)/pytest -q tests/fuzz $(ARGS)
 
 chaos: setup     ## a thousand calls, and all that can go wrong under them; ARGS="--calls 100 --seed 7"
+	@$(bin)/pip install --quiet "libfaketime>=3" || echo "Without libfaketime the clock does not jump (it is built with gcc)."
 	@$(bin)/python -m tests.chaos.run $(ARGS)
 
 performance: setup ## tables and plots of docs/performance.md, of what benchmarks/results holds

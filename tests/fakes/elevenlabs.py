@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 from typing import Any
 
 from aiohttp import web
@@ -209,6 +210,10 @@ class _Context:
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _speak(self) -> None:
+        with contextlib.suppress(ConnectionError):  # the socket was cut, and says so to its reader
+            await self._speak_all()
+
+    async def _speak_all(self) -> None:
         while (text := await self._jobs.get()) is not None:
             for number, begin in enumerate(range(0, len(text), CHARS_PER_MESSAGE)):
                 closed = await self._wait(number)
