@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
+from websockets.protocol import State
 
 from media_bridge.providers import deepgram_flux, deepgram_nova
 from media_bridge.providers.base import ProviderConfig, SttEvent, SttProfile
@@ -45,6 +46,8 @@ STALL = 10.0  #: seconds without any message, while audio flows; Deepgram sends 
 LOSSES_ALLOWED = 3  #: in LOSS_WINDOW seconds; a connection that breaks more often is no connection
 LOSS_WINDOW = 30.0
 
+REAL_TIME = 0.005
+"""Seconds between two frames, at least; what comes faster is sent in turn with what is heard."""
 BYTES_PER_MS = 8
 RETAINED: Final = 4000 * BYTES_PER_MS
 """Audio kept for sending again: about 2 s that were not settled yet and 2 s without a connection."""
@@ -148,11 +151,25 @@ class DeepgramStream:
         """Queue audio for sending; what cannot be sent for 4 s is dropped, oldest first."""
         if self._closed or self._error is not None:
             return
+        flows = self._flows
         self._audio += audio
         self._forget()
+        if flows:
+            with contextlib.suppress(ConnectionClosed):  # the reader learns it too, and acts
+                await self._send_audio(self._socket)
+            return
         self._has_audio.set()
         if self._base + len(self._audio) - self._sent > RETAINED // 4:
             await asyncio.sleep(0)  # audio that comes in bulk, not in real time: let it flow out
+
+    @property
+    def _flows(self) -> bool:
+        """Audio comes in real time, and nothing waits to be sent: the next of it can go out in this step."""
+        socket = self._socket
+        unsent = self._base + len(self._audio) - self._sent
+        if unsent or socket.state is not State.OPEN or socket.transport.get_write_buffer_size():
+            return False
+        return asyncio.get_running_loop().time() - self._sent_at > REAL_TIME
 
     def __aiter__(self) -> AsyncIterator[SttEvent]:
         return self

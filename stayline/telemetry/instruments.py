@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from opentelemetry.metrics import Meter, NoOpMeterProvider
+from opentelemetry.metrics import Meter, NoOpMeterProvider, Observation
 from opentelemetry.sdk.metrics import Counter, Histogram, UpDownCounter
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 
@@ -60,6 +60,7 @@ class Metrics:
     """What is counted and timed. Does nothing until `configure` binds it to a meter."""
 
     def __init__(self) -> None:
+        self._waiting = 0  #: asked for when somebody reads it, because it changes several times a turn
         self.bind(NoOpMeterProvider().get_meter("stayline"))
 
     def bind(self, meter: Meter) -> None:
@@ -82,8 +83,10 @@ class Metrics:
         self._interruptions = meter.create_counter("stayline.interruptions", description="Callers who cut in.")
         self._attempts = meter.create_counter("stayline.tool.attempts", description="Attempts of tools, by status.")
         self._failovers = meter.create_counter("stayline.failovers", description="Switches to another provider.")
-        self._waiting = meter.create_up_down_counter(
-            "stayline.records.waiting", description="Timeline events not yet taken by Temporal."
+        meter.create_observable_up_down_counter(
+            "stayline.records.waiting",
+            callbacks=[lambda _: [Observation(self._waiting)]],
+            description="Timeline events not yet taken by Temporal.",
         )
         self._lag = meter.create_histogram(
             "stayline.event_loop.lag", unit="s", description="How late the event loop woke up."
@@ -125,7 +128,7 @@ class Metrics:
         self._failovers.add(1, {LABEL_ROLE: role, LABEL_PROVIDER: provider})
 
     def records_waiting(self, delta: int) -> None:
-        self._waiting.add(delta)
+        self._waiting += delta
 
     def event_loop_lag(self, ms: float) -> None:
         self._lag.record(ms / 1000)

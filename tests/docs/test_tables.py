@@ -183,7 +183,16 @@ class _Names(NoOpMeter):
 
     def __init__(self) -> None:
         super().__init__("names")
-        self.used: list[str] = []
+        self._asked: dict[str, Any] = {}  #: those that are asked for their value
+        self._used: list[str] = []
+
+    @property
+    def used(self) -> list[str]:
+        return self._used + [name for name, ask in self._asked.items() if any(one.value for one in ask(None))]
+
+    def create_observable_up_down_counter(self, name: str, callbacks: Any = (), *args: Any, **kwargs: Any) -> Any:
+        (self._asked[name.replace(".", "_")],) = callbacks
+        return super().create_observable_up_down_counter(name, callbacks, *args, **kwargs)
 
     def create_counter(self, name: str, *args: Any, **kwargs: Any) -> Any:
         return self._noting(super().create_counter(name, *args, **kwargs), "add", f"{name}_total")
@@ -196,7 +205,7 @@ class _Names(NoOpMeter):
         return self._noting(super().create_histogram(name, unit, *args, **kwargs), "record", f"{name}_seconds")
 
     def _noting(self, instrument: Any, method: str, name: str) -> Any:
-        setattr(instrument, method, lambda *_: self.used.append(name.replace(".", "_")))
+        setattr(instrument, method, lambda *_: self._used.append(name.replace(".", "_")))
         return instrument
 
 
