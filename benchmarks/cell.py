@@ -23,13 +23,14 @@ FOREIGN = 0.3
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cell:
-    """What is run. `script` is the callers' (`talk` or `interrupt`)."""
+    """What is run. `script` is the callers' (`talk` or `interrupt`); of a crowd some may be refused."""
 
     server: str
     mode: str
     calls: int
     turns: int = 6
     script: str = "talk"
+    crowd: bool = False
 
     @property
     def long(self) -> int:
@@ -76,6 +77,7 @@ async def run(cell: Cell, started: Callable[[int], None] = lambda pid: None) -> 
         **dataclasses.asdict(cell),
         **figures.summary(turns),
         "lost": sum(call["lost"] is not None and call["lost"] < told["over"] for call in told["calls"]),
+        "refused": told["refused"],
         "server_cpu": round(cost.server, 4),
         "cpu_ms_per_call_second": round(cost.server * 1000 / cell.calls, 2),
         "rss_idle_mib": round(idle.rss / 2**20, 1),
@@ -94,6 +96,7 @@ async def run(cell: Cell, started: Callable[[int], None] = lambda pid: None) -> 
 async def _calls(cell: Cell, server: Running, folder: Path, ledger: Path) -> tuple[machine.Sample, machine.Sample]:
     """Hold the calls; the counters when all were under way, and at the end."""
     arguments = [f"--ledger={ledger}", f"--calls={cell.calls}", f"--turns={cell.turns}", f"--script={cell.script}"]
+    arguments += ["--crowd"] * cell.crowd
     samples = {}
     async with _program("callers", folder, *arguments, *server.callers, **server.environment) as callers:
         while True:

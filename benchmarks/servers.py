@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.machine import SERVER_CORE, pinned
 from stayline.commands.local import LabAccount, LocalStack, free_port
 from stayline.lab.carrier import LabCarrier
-from stayline.settings import load_settings
+from stayline.settings import Settings, load_settings
 
 HERE = Path(__file__).parent
 PEERS = HERE.parent / ".peers"
@@ -59,6 +59,7 @@ STAYLINE: Mapping[str, tuple[str, dict[str, str]]] = {
     "stayline-norec": ("", {"STAYLINE_RECORD_AUDIO": "false"}),
     "stayline-chat": ("chat", {}),
     "stayline-vad": ("vad", {}),
+    "stayline-admission": ("vad", {"STAYLINE_MAX_LOOP_LAG_MS": str(Settings().max_loop_lag_ms)}),
 }
 """By name: the agent in `load_agents.py` (empty: that of the mode), and settings."""
 _PIPECAT = (str(PEERS / "pipecat/bin/python"), str(HERE / "peers/pipecat_server.py"))

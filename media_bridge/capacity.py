@@ -14,6 +14,9 @@ WINDOW: Final = 20
 """Measurements that are looked at: with one every 0.1 s the last two seconds, longer where the loop is late."""
 RECOVERED: Final = 0.5
 """Share of the limit below which the lag has to fall before calls are taken again."""
+FELT_AFTER: Final = 2.0
+"""Seconds until a call that was taken is felt in the lag. From `RECOVERED` of the limit on, one call is taken in
+this time: else a crowd would be let in before the first of it is noticed."""
 ARRIVES_WITHIN: Final = 5.0
 """Seconds from a call's admission to its stream; until then it counts. Later it has gone to another bridge."""
 
@@ -24,7 +27,7 @@ class Capacity:
     """What one bridge can still take.
 
     One slow moment refuses nobody: the median of `WINDOW` measurements counts, and a loop that stands still for
-    seconds gives a single late one. Nor does the answer flutter: see `RECOVERED`.
+    seconds gives a single late one. Nor does the answer flutter (see `RECOVERED`) or come too late (`FELT_AFTER`).
 
     Args:
         places: calls that the bridge takes at once.
@@ -37,6 +40,7 @@ class Capacity:
         self._max_lag_ms = max_lag_ms
         self._lags: deque[float] = deque(maxlen=WINDOW)
         self._coming: dict[str, float] = {}  # calls that have no stream yet, and until when they count
+        self._taken_at = -FELT_AFTER
 
     @property
     def lag_ms(self) -> float:
@@ -55,6 +59,7 @@ class Capacity:
     def expect(self, call_id: str, now: float) -> None:
         """The call was admitted; its stream will follow, here or at another bridge. `now`: monotonic seconds."""
         self._coming[call_id] = now + ARRIVES_WITHIN
+        self._taken_at = now
 
     def arrived(self, call_id: str) -> None:
         """The call has a session here, and counts as that."""
@@ -70,7 +75,8 @@ class Capacity:
         self._coming = {call_id: until for call_id, until in self._coming.items() if until > now}
         if held + len(self._coming) >= self.places:
             return "full"
-        return "overloaded" if self.overloaded else None
+        near = self._max_lag_ms and self.lag_ms >= RECOVERED * self._max_lag_ms
+        return "overloaded" if self.overloaded or (near and now - self._taken_at < FELT_AFTER) else None
 
     def reason(self, lacking: NoRoom) -> str:
         """The same for the record of a call that was refused."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from media_bridge.capacity import ARRIVES_WITHIN, WINDOW, Capacity
+from media_bridge.capacity import ARRIVES_WITHIN, FELT_AFTER, WINDOW, Capacity
 
 
 def after(*lags: float, limit: float = 50) -> Capacity:
@@ -75,3 +75,14 @@ def test_an_overloaded_bridge_has_no_room_however_few_calls_it_holds() -> None:
     capacity = after(*LATE)
     assert capacity.lacking(1, now=0) == "overloaded"
     assert capacity.reason("overloaded") == "no room: the event loop runs 80 ms late"
+
+
+def test_near_its_limit_a_bridge_waits_until_it_feels_the_last_call() -> None:
+    near = after(*[30.0] * WINDOW)
+    assert near.lacking(1, now=0) is None
+    near.expect("CA1", now=0)
+    assert near.lacking(1, now=FELT_AFTER - 0.1) == "overloaded"
+    assert near.lacking(1, now=FELT_AFTER) is None
+    calm = after(*CALM)
+    calm.expect("CA1", now=0)
+    assert calm.lacking(1, now=0.1) is None
