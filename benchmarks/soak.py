@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
+import datetime
 import json
 import os
 import random
@@ -189,6 +190,7 @@ def slope(samples: Sequence[Sample], what: str) -> float:
 def report(run: Soak, warm_up: int, seconds: float, seed: int) -> dict[str, Any]:
     found: dict[str, Any] = {
         "command": f"python -m benchmarks.soak --calls {run.calls - warm_up} --seed {seed}",
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine.description(),
         "calls": run.calls,
         "warm_up": warm_up,
@@ -200,7 +202,24 @@ def report(run: Soak, warm_up: int, seconds: float, seed: int) -> dict[str, Any]
             "per_1000_calls": {what: round(slope(samples, what), 3) for what in ("rss", *COUNTS)},
             "samples": [dataclasses.asdict(sample) for sample in samples],
         }
+    found["rows"] = rows(found)
     return found
+
+
+def rows(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures as `docs/performance.md` shows them."""
+    shown: list[dict[str, Any]] = [{"what": "calls", "figure": found["calls"], "unit": ""}]
+    for name in ("bridge", "worker"):
+        first, last = found[name]["samples"][0], found[name]["samples"][-1]
+        grown = found[name]["per_1000_calls"]["rss"] / 2**20
+        shown.append({"what": f"{name}: memory at the end", "figure": round(last["rss"] / 2**20), "unit": "MiB"})
+        shown.append({"what": f"{name}: growth in 1,000 calls", "figure": round(grown, 2), "unit": "MiB"})
+        shown += [
+            {"what": f"{name}: {what} at the end", "figure": last[what], "unit": f"(at first {first[what]})"}
+            for what in COUNTS
+            if first[what] >= 0
+        ]
+    return shown
 
 
 async def main(calls: int, at_once: int, rounds: int, warm_up: int, seed: int, out: Path) -> None:
