@@ -1,9 +1,14 @@
-"""The fuzz tests' own clock, and their count."""
+"""The fuzz tests' own clock, and their count.
+
+Hypothesis imports its optimiser in the middle of a run, and pytest parses it, while a bridge parses in a thread of
+its own: Python 3.11 may fail at that ("AST constructor recursion depth mismatch"). So it is imported here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+import hypothesis.internal.conjecture.optimiser  # noqa: F401
 import pytest
 from temporalio.testing import WorkflowEnvironment
 
