@@ -18,15 +18,6 @@ def test_what_is_said_is_what_is_read() -> None:
     assert reader.heard[0].whole
 
 
-def test_a_short_text_is_spoken_slowly_and_once() -> None:
-    sound = speech.utter("c65n4 say hello", least_frames=25)
-    letters = [speech.read(sound[begin : begin + 160]) for begin in range(0, len(sound), 160)]
-    places = [letter.index for letter in letters if letter]
-    assert len(places) == 25
-    assert places == sorted(places)
-    assert set(places) == set(range(15))
-
-
 def test_frames_that_do_not_fit_the_clock_are_read_all_the_same() -> None:
     reader = speech.Reader()
     sound = b"\xff" * 73 + speech.utter("moved by 73 bytes") + b"\xff" * 87

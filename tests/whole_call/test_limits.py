@@ -19,8 +19,8 @@ async def test_limits_end_calls(client: Client, tmp_path: Path) -> None:
     quiet = vendor_agent(
         name="quiet",
         greeting="Hi.",
-        silence_prompt=1,
-        silence_timeout=3,
+        silence_prompt=2,
+        silence_timeout=6,
         silence_text="Are you there?",
         goodbye="Goodbye now.",
     )
