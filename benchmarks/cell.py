@@ -72,6 +72,7 @@ async def run(cell: Cell, started: Callable[[int], None] = lambda pid: None) -> 
         told = json.loads(books["callers"].read_text())
         turns = figures.turns(told, json.loads(books["vendors"].read_text()), long=cell.long)
     cost = machine.cost(steady, over)
+    held = max(1, cell.calls - told["refused"])
     late = figures.quantile([step * 1000 for step in told["late"]], 0.99) or 0.0
     row = {
         **dataclasses.asdict(cell),
@@ -79,10 +80,10 @@ async def run(cell: Cell, started: Callable[[int], None] = lambda pid: None) -> 
         "lost": sum(call["lost"] is not None and call["lost"] < told["over"] for call in told["calls"]),
         "refused": told["refused"],
         "server_cpu": round(cost.server, 4),
-        "cpu_ms_per_call_second": round(cost.server * 1000 / cell.calls, 2),
+        "cpu_ms_per_call_second": round(cost.server * 1000 / held, 2),
         "rss_idle_mib": round(idle.rss / 2**20, 1),
         "rss_mib": round(over.rss / 2**20, 1),
-        "rss_mib_per_call": round((over.rss - idle.rss) / 2**20 / cell.calls, 2),
+        "rss_mib_per_call": round((over.rss - idle.rss) / 2**20 / held, 2),
         "callers_late_p99_ms": round(late, 2),
         "callers_late_max_ms": round(max(told["late"]) * 1000, 1),
         "others_cpu": round(cost.others, 3),

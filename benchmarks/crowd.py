@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import datetime
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -33,13 +31,14 @@ def rows(row: dict[str, Any], how: str) -> list[dict[str, Any]]:
     """The figures of one run, as the report shows them."""
     share = row["on_time"] / max(1, row["turns"])
     judged = row["server"] == "stayline-admission"
-    answers = row.get("answer_ms", {})
+    answers = row.get("answer_ms", {})  # empty where nobody was answered
     return [
         {"what": f"{how}: callers who were taken", "figure": row["calls"] - row["refused"], "unit": ""},
         {"what": f"{how}: callers who were refused", "figure": row["refused"], "unit": ""},
         *(
-            {"what": f"{how}: added latency, {at}", "figure": round(answers.get(at, float("inf")), 1), "unit": "ms"}
+            {"what": f"{how}: added latency, {at}", "figure": round(answers[at], 1), "unit": "ms"}
             for at in ("p50", "p95")
+            if at in answers
         ),
         {
             "what": f"{how}: answers on time, of all who were taken",
@@ -52,21 +51,17 @@ def rows(row: dict[str, Any], how: str) -> list[dict[str, Any]]:
 
 async def main(given: argparse.Namespace) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-    os.sched_setaffinity(0, {machine.OTHER_CORE} & set(range(os.cpu_count() or 1)) or {0})
+    machine.leave_the_server_alone()
     found, cells = [], []
     for server, how in SERVERS.items():
         outcome = await cell.run(cell.Cell(server, "text", given.callers, given.turns, crowd=True))
         found += rows(outcome.row, how)
         cells.append(outcome.row)
         print(json.dumps(outcome.row), flush=True)
-    told = {
-        "title": "More callers than a core holds",
-        "command": " ".join(["python -m benchmarks.crowd", *sys.argv[1:]]),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine.description(),
-        "rows": found,
-        "cells": cells,
-    }
+    heading = machine.heading(
+        "More callers than a core holds", " ".join(["python -m benchmarks.crowd", *sys.argv[1:]])
+    )
+    told = {**heading, "rows": found, "cells": cells}
     given.out.write_text(json.dumps(told, indent=1) + "\n")
     print(f"written: {given.out}")
 

@@ -16,9 +16,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import datetime
 import json
-import os
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -139,11 +137,9 @@ def pooled(outcomes: Sequence[cell.Outcome]) -> list[dict[str, Any]]:
 def write(given: argparse.Namespace, kind: str, body: dict[str, Any]) -> Path:
     RESULTS.mkdir(exist_ok=True)
     path = given.out or RESULTS / f"load-{given.mode}{kind}.json"
+    title = f"load, {given.mode}{kind.replace('-', ', ')}"
     told = {
-        "title": f"load, {given.mode}{kind.replace('-', ', ')}",
-        "command": " ".join(["python -m benchmarks.load", *sys.argv[1:]]),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine.description(),
+        **machine.heading(title, " ".join(["python -m benchmarks.load", *sys.argv[1:]])),
         "versions": machine.versions(
             "stayline", "aiohttp", "websockets", "temporalio", "openai", "uvloop", "picows"
         ),
@@ -155,7 +151,7 @@ def write(given: argparse.Namespace, kind: str, body: dict[str, Any]) -> Path:
 
 async def main(given: argparse.Namespace) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-    os.sched_setaffinity(0, {machine.OTHER_CORE} & set(range(os.cpu_count() or 1)) or {0})
+    machine.leave_the_server_alone()
     servers: list[str] = given.servers
     if given.ceiling:
         most, outcomes = {}, []

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import importlib.metadata
 import os
 import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 SERVER_CORE = 0
 OTHER_CORE = 1
+
+
+def leave_the_server_alone() -> None:
+    """This process and all that it starts keep to the other core, but for what is `pinned`."""
+    os.sched_setaffinity(0, {OTHER_CORE} & set(range(os.cpu_count() or 1)) or {0})
 
 
 @contextlib.contextmanager
@@ -94,6 +101,12 @@ def description() -> dict[str, object]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
     }
+
+
+def heading(title: str, command: str) -> dict[str, Any]:
+    """What stands above the figures of a run: its command, when, and where."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {"title": title, "command": command, "date": now, "machine": description()}
 
 
 def versions(*packages: str) -> dict[str, str]:

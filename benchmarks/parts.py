@@ -7,7 +7,6 @@ The other side of each socket is in this process too and counts for both, so the
 
 from __future__ import annotations
 
-import datetime
 import json
 import time
 from collections.abc import Awaitable, Callable
@@ -142,13 +141,7 @@ async def main() -> None:
     await socket.close()
     await llm.aclose()
     await runner.cleanup()
-    told = {
-        "title": "what was in the way",
-        "command": "python -m benchmarks.parts",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine.description(),
-        "rows": rows,
-    }
+    told = {**machine.heading("what was in the way", "python -m benchmarks.parts"), "rows": rows}
     RESULTS.write_text(json.dumps(told, indent=1) + "\n")
 
 

@@ -59,7 +59,10 @@ STAYLINE: Mapping[str, tuple[str, dict[str, str]]] = {
     "stayline-norec": ("", {"STAYLINE_RECORD_AUDIO": "false"}),
     "stayline-chat": ("chat", {}),
     "stayline-vad": ("vad", {}),
-    "stayline-admission": ("vad", {"STAYLINE_MAX_LOOP_LAG_MS": str(Settings().max_loop_lag_ms)}),
+    "stayline-admission": (
+        "vad",
+        {"STAYLINE_MAX_LOOP_LAG_MS": str(Settings.model_fields["max_loop_lag_ms"].default)},
+    ),
 }
 """By name: the agent in `load_agents.py` (empty: that of the mode), and settings."""
 _PIPECAT = (str(PEERS / "pipecat/bin/python"), str(HERE / "peers/pipecat_server.py"))

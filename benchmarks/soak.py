@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
-import datetime
 import json
 import os
 import random
@@ -189,9 +188,7 @@ def slope(samples: Sequence[Sample], what: str) -> float:
 
 def report(run: Soak, warm_up: int, seconds: float, seed: int) -> dict[str, Any]:
     found: dict[str, Any] = {
-        "command": f"python -m benchmarks.soak --calls {run.calls - warm_up} --seed {seed}",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine.description(),
+        **machine.heading("A soak", f"python -m benchmarks.soak --calls {run.calls - warm_up} --seed {seed}"),
         "calls": run.calls,
         "warm_up": warm_up,
         "seconds": round(seconds, 1),

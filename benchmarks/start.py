@@ -31,7 +31,6 @@ import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -276,10 +275,10 @@ def main() -> None:
     show(made)
     if not given.dry:
         result = {
-            "title": "Start times",
-            "command": f"python -m benchmarks.start --runs {given.runs} --demos {given.demos}",
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": {**machine.description(), "load_average_before": round(load, 2)},
+            **machine.heading(
+                "Start times", f"python -m benchmarks.start --runs {given.runs} --demos {given.demos}"
+            ),
+            "load_average_before": round(load, 2),
             "rows": made,
         }
         path = Path(__file__).parent / "results" / "start.json"
