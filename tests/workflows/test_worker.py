@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from temporalio.api.enums.v1 import TimeoutType
 from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
 from temporalio.worker import Worker
@@ -95,6 +96,14 @@ async def test_a_starved_worker_takes_over_all_calls_at_once(client: Client) -> 
                 await asyncio.gather(*map(ask, calls))
         finally:
             starving.cancel()
+    assert await timed_out(calls) < CALLS // 2
+
+
+async def timed_out(calls: list[Bench]) -> int:
+    """Calls of which a replay was thrown away because it took too long. Further ones are not in the history."""
+    histories = [await call.handle.fetch_history() for call in calls]
+    events = [[e.workflow_task_timed_out_event_attributes.timeout_type for e in h.events] for h in histories]
+    return sum(TimeoutType.TIMEOUT_TYPE_START_TO_CLOSE in types for types in events)
 
 
 async def test_a_worker_is_killed_while_it_runs_a_tool(client: Client) -> None:
