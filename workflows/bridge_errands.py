@@ -83,13 +83,16 @@ class BridgeErrands:
                 state.lose_bridge(session.bridge_id, workflow.now())
 
     async def say_goodbye(self, session: Session, ending: Ending) -> None:
-        say, said = "" if ending.said or ending.by_carrier else ending.say, ending.said
-        ending.said = said or not ending.by_carrier  # beforehand, as above
+        """Close the stream with the last words, unless the model says its own or the carrier is to say them."""
+        say = "" if ending.said or ending.saying or ending.by_carrier else ending.say
+        ending.saying = not ending.by_carrier
         try:
             await effects.close_session(session.bridge_id, self._closing(session, say, ending.outcome))
+            ending.said = ending.said or (ending.saying and session.closed not in ("lost", "bridge_lost"))
         except ActivityError as error:
-            ending.said = said
             self._errands.note_failure("bridge", error)
+        finally:
+            ending.saying = False
 
     async def close_replaced(self, session: Session) -> None:
         await effects.close_session(session.bridge_id, self._closing(session, "", "replaced"))

@@ -196,7 +196,7 @@ class CallWorkflow:
         """Somebody is there who has not heard the last words, and no bridge can say them."""
         if not ending.say or self._state.carrier_over_at is not None or not self._state.sessions:
             return False
-        return ending.by_carrier or (not ending.said and workflow.patched(UNSAID_BY_CARRIER))
+        return ending.by_carrier or (not self._state.goodbye_heard and workflow.patched(UNSAID_BY_CARRIER))
 
     # --- the call is written down ------------------------------------------------------------------------
 
@@ -303,9 +303,8 @@ class CallWorkflow:
         if ask.dial_status is not None:
             state.dial_ended(ask.dial_status, ask.dial_seconds, now)
         if state.ending is not None:
-            said = state.ending.said and not state.ending.by_carrier  # asked again: it did not get the answer
-            step = Step(action="hangup", say="" if said else state.ending.say)
-            state.ending.said = True
+            state.ending.told = True  # asked again, it did not get the answer: it is the same one
+            step = Step(action="hangup", say="" if state.goodbye_heard else state.ending.say)
         elif state.transfer is not None:
             transfer = state.transfer
             state.detach("closed", now)
@@ -314,7 +313,7 @@ class CallWorkflow:
             step = Step(
                 action="dial",
                 to=transfer.to,
-                say="" if transfer.announced else transfer.say,
+                say="" if transfer.announced and state.closed_in_order else transfer.say,
                 ring_timeout=state.agent.transfer_ring_timeout,
             )
         else:

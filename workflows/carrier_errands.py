@@ -119,9 +119,9 @@ class CarrierErrands:
         it does not ask, it is told. It then hangs up by itself."""
         state = self._state
         with contextlib.suppress(asyncio.TimeoutError):
-            await workflow.wait_condition(lambda: ending.said, timeout=CARRIER_ASKS_WITHIN)
-        if not ending.said:
-            ending.said = True
+            await workflow.wait_condition(lambda: ending.told, timeout=CARRIER_ASKS_WITHIN)
+        if not ending.told:
+            ending.told = True
             await effects.redirect_call(self._redirect(say=ending.say), CARRIER_TOLD_WITHIN)
         with contextlib.suppress(asyncio.TimeoutError):
             await workflow.wait_condition(

@@ -74,8 +74,10 @@ class Ending(BaseModel):
 
     outcome: CallOutcome
     by: str
-    say: str = ""
-    said: bool = False
+    say: str = ""  #: what the caller is owed before the line goes dead
+    said: bool = False  #: it is owed no more
+    saying: bool = False  #: a bridge says it, or the model in its own words; whether the caller hears it is open
+    told: bool = False  #: the carrier knows that it is to hang up
     by_carrier: bool = False  #: the bridge cannot say it, so the carrier does
 
 
@@ -284,6 +286,12 @@ class CallState(BaseModel):
         return session, replaced
 
     @property
+    def closed_in_order(self) -> bool:
+        """The last session was closed by its bridge or by the caller. The bridge records that before it closes the
+        stream, so a carrier that asks earlier lost the stream, or the bridge has died."""
+        return bool(self.sessions) and self.sessions[-1].closed in ("closed", "stopped")
+
+    @property
     def was_cut(self) -> bool:
         """The session before this one did not end by its bridge's own will: the caller heard it break."""
         return len(self.sessions) > 1 and self.sessions[-2].closed != "closed"
@@ -301,8 +309,8 @@ class CallState(BaseModel):
         session.closed = "bridge_lost"
         if self.transfer is not None:
             self.transfer.announced = False  # nobody knows whether it was heard
-        if self.ending is not None and self.ending.say:
-            self.ending.said = False  # likewise
+        if self.ending is not None:
+            self.ending.saying = False  # likewise
         self.add(SessionClosed(at=now, session=session.number, reason="bridge_lost"))
         self.detach("bridge_lost", now)
         return True
@@ -366,6 +374,21 @@ class CallState(BaseModel):
         if self.ending is not None:
             self.ending.by_carrier = by_carrier
         return index
+
+    def model_says_goodbye(self, session: int) -> None:
+        """The model ended the call, and says goodbye in that same reply: where its session breaks, the agent's
+        goodbye is owed."""
+        ending = self.ending
+        if ending is not None:
+            ending.say = self.agent.goodbye
+            ending.said = not ending.say
+            ending.saying = self.attached is not None and self.attached.number == session
+
+    @property
+    def goodbye_heard(self) -> bool:
+        """As far as is known now."""
+        ending = self.ending
+        return ending is not None and (ending.said or (ending.saying and self.closed_in_order))
 
     def end(self, outcome: CallOutcome, by: str, now: datetime, say: str = "", said: bool = False) -> None:
         """Decide that the call is over. The first decision stays."""

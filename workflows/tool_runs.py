@@ -51,7 +51,7 @@ class ToolRuns:
         if state.ended_at is not None:
             self._settle(_failed(ask.call, "The call is over."))
         elif ask.call.name in ("end_call", "transfer_call"):
-            self._settle(self._built_in(ask.call))
+            self._settle(self._built_in(ask))
         elif spec is None:
             known = ", ".join(tool.name for tool in state.agent.tools) or "none"
             self._settle(_failed(ask.call, f"There is no tool {ask.call.name!r}. Tools: {known}."))
@@ -132,17 +132,18 @@ class ToolRuns:
             )
         return outcome.model_copy(update={"seconds": (workflow.now() - begun).total_seconds()})
 
-    def _built_in(self, call: ToolCall) -> ToolOutcome:
+    def _built_in(self, ask: RunTool) -> ToolOutcome:
         """`end_call` and `transfer_call`: the same commands that people give, given by the model."""
-        state, now = self._state, workflow.now()
+        state, now, call = self._state, workflow.now(), ask.call
         if state.ending is not None:
             return _failed(call, "The call is already ending.")
         if call.name == "end_call":
             if not state.agent.can_end_call:
                 return _failed(call, "The agent may not end this call.")
             say = call.arguments.get("say")
-            # Without words of its own the agent has said goodbye in its reply: it is not said twice.
             state.command_end(say if isinstance(say, str) else "", "agent", "", now)
+            if not isinstance(say, str):
+                state.model_says_goodbye(ask.session)
             return _ended(call, "succeeded", None, {"ended": True})
         name = call.arguments.get("to")
         number = state.agent.transfers.get(name) if isinstance(name, str) else None

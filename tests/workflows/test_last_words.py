@@ -8,7 +8,7 @@ from temporalio.client import Client
 from temporalio.testing import WorkflowEnvironment
 
 from stayline.messages import Dial, EndCall
-from tests.workflows.bench import LEG, Bench, agent, bench, until
+from tests.workflows.bench import LEG, Bench, agent, bench, bridge_worker, until
 
 SORRY = "Sorry, I'm having trouble right now."
 VOICELESS = EndCall(by="bridge", why="no voice works", say=SORRY, by_carrier=True)
@@ -163,3 +163,96 @@ async def test_people_who_talk_to_each_other_hear_no_goodbye(client: Client) -> 
         await call.carrier("completed")
         assert (await call.result()).outcome == "completed"
         assert call.outside.carrier_said == []
+
+
+async def test_the_carrier_asks_since_the_bridge_died_over_its_goodbye(client: Client) -> None:
+    """The stream breaks and the carrier asks at once; nobody knows yet that the bridge is dead."""
+    async with bench(client, agent(), bridge=False) as call:
+        await call.begin()
+        await call.handle.signal("end")
+        assert (await call.next_step()).say == "Goodbye."
+        # It did not get the answer and asks again.
+        assert (await call.next_step("n2")).say == "Goodbye."
+        await call.handle.signal("bridge_lost", call.bridge_id)
+        await call.carrier("completed")
+        assert (await call.result()).outcome == "completed"
+        assert call.outside.hung_up == []
+        assert call.outside.carrier_said == []
+
+
+async def test_the_stream_breaks_over_the_goodbye(client: Client) -> None:
+    """The bridge lives and answers that the session is closed, which it is."""
+    async with bench(client, agent(), bridge=False) as call:
+        await call.begin()
+        await call.handle.signal("end")
+        await call.stream_ends("lost")
+        async with bridge_worker(client, call.bridge_id, call.outside):
+            await carrier_said(call, "Goodbye.")
+            await call.carrier("completed")
+            assert (await call.result()).outcome == "completed"
+        assert call.outside.hung_up == []
+
+
+async def test_a_goodbye_that_was_heard_is_not_said_again(client: Client) -> None:
+    async with bench(client, agent()) as call:
+        await call.begin()
+        await call.handle.signal("end")
+        await closed(call)
+        await call.stream_ends("closed")
+        assert (await call.next_step()).say == ""
+        assert (await call.next_step("n2")).say == ""
+        await call.carrier("completed")
+        await call.result()
+        assert [c.say for c in call.outside.closed] == ["Goodbye."]
+
+
+# --- a goodbye of the model's own ---------------------------------------------------------------------------
+
+
+async def test_the_model_has_said_goodbye(client: Client) -> None:
+    async with bench(client, agent()) as call:
+        await call.begin()
+        assert (await call.tool("end_call")).status == "succeeded"
+        await closed(call)
+        await call.stream_ends("closed")
+        assert (await call.next_step()).say == ""
+        await call.carrier("completed")
+        await call.result()
+        assert [c.say for c in call.outside.closed] == [""]
+
+
+async def test_the_bridge_dies_over_the_models_goodbye(client: Client) -> None:
+    async with bench(client, agent(), bridge=False) as call:
+        await call.begin()
+        await call.tool("end_call")
+        assert (await call.next_step()).say == "Goodbye."
+        await call.handle.signal("bridge_lost", call.bridge_id)
+        await call.carrier("completed")
+        assert (await call.result()).outcome == "completed"
+        assert call.outside.hung_up == []
+
+
+async def test_the_bridge_dies_over_the_models_goodbye_and_the_carrier_does_not_ask(client: Client) -> None:
+    async with bench(client, agent(), bridge=False) as call:
+        await call.begin()
+        await call.tool("end_call")
+        await call.handle.signal("bridge_lost", call.bridge_id)
+        await carrier_said(call, "Goodbye.")
+        await call.carrier("completed")
+        assert (await call.result()).outcome == "completed"
+        assert call.outside.hung_up == []
+
+
+async def test_the_model_said_goodbye_in_a_session_that_is_gone(client: Client) -> None:
+    """The caller is with another bridge already when the old one's request comes through."""
+    async with bench(client, agent()) as call:
+        await call.begin()
+        await call.stream_ends("lost")
+        assert (await call.next_step("t2")).action == "connect"
+        await call.open("t2", stream="MZ2")
+        await call.tool("end_call")
+        await closed(call)
+        await call.stream_ends("closed", session=2)
+        await call.carrier("completed")
+        await call.result()
+        assert [(c.session, c.say) for c in call.outside.closed] == [(2, "Goodbye.")]

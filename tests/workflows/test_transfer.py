@@ -28,6 +28,18 @@ async def transferred(call: Bench, given: Any = NUMBER) -> None:
     assert (step.action, step.to, step.say, step.ring_timeout) == ("dial", NUMBER, "", 20)
 
 
+async def test_the_stream_breaks_over_the_announcement(client: Client) -> None:
+    """The carrier asks at once, and says itself what the caller has not heard to the end."""
+    async with bench(client, desk, bridge=False) as call:
+        await call.begin()
+        await call.handle.signal("transfer", NUMBER)
+        step = await call.next_step("dial")
+        assert (step.action, step.say) == ("dial", "Connecting you.")
+        await call.next_step(dial_status="completed", dial_seconds=90)
+        await call.carrier("completed")
+        assert (await call.result()).outcome == "transferred"
+
+
 @pytest.mark.parametrize("given", [NUMBER, "support", {"to": NUMBER, "by": "ana"}])
 async def test_answered(client: Client, given: Any) -> None:
     async with bench(client, desk) as call:
