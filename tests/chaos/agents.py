@@ -1,4 +1,4 @@
-"""The agent of the chaos runs, and a tool that changes the world outside: `--agent tests/chaos/agents.py:agent`."""
+"""The agents of the chaos runs, `agent` and `voice`, and a tool that changes the world outside."""
 
 from __future__ import annotations
 
@@ -46,18 +46,31 @@ def _note(kind: str, context: ToolContext, what: str, *, once: bool = False) -> 
         ledger.write(json.dumps(line) + "\n")
 
 
+_ALIKE: dict[str, Any] = {
+    "greeting": "Hello there.",
+    "resume_text": "We got cut off.",
+    "goodbye": "Goodbye now.",
+    "apology_text": "Sorry, we have trouble.",
+    "silence_text": "Still there?",
+    "tools": [book],
+    "transfers": {"desk": "+15550100099"},
+    "record_audio": False,
+}
+
 agent = Agent(
     name="chaos",
     stt=["deepgram/nova-3", "deepgram/flux-general-en"],
     llm=["openai/gpt-6-luna", "anthropic/claude-haiku-5-5"],
     tts=["elevenlabs/eleven_flash_v2_5", "deepgram/aura-2-thalia-en"],
     voice="21m00Tcm4TlvDq8ikWAM",
-    greeting="Hello there.",
-    resume_text="We got cut off.",
-    goodbye="Goodbye now.",
-    apology_text="Sorry, we have trouble.",
-    silence_text="Still there?",
-    tools=[book],
-    transfers={"desk": "+15550100099"},
-    record_audio=False,
+    **_ALIKE,
+)
+
+voice = Agent(
+    name="chaos-voice",
+    mode="realtime",
+    realtime="openai/gpt-realtime-2.1",
+    voice="marin",
+    numbers=["+15550100003"],
+    **_ALIKE,
 )

@@ -24,7 +24,7 @@ from tests.fakes import misbehaviour
 from tests.fakes.misbehaviour import Misbehaviour
 
 LINKS: Final = ("carrier-bridge", "bridge-temporal", "worker-temporal", "bridge-vendors", "worker-carrier")
-ROLES: Final = ("stt", "llm", "tts")
+ROLES: Final = ("stt", "llm", "tts", "realtime")
 MISDEEDS: Final[dict[str, Misbehaviour]] = {
     "refuse": misbehaviour.reset(),
     "hang": misbehaviour.hang(),

@@ -26,6 +26,7 @@ from typing import Final, Literal
 import aiohttp
 from temporalio.client import Client
 
+from stayline.agent import Agent
 from stayline.commands.local import LabAccount, free_port
 from stayline.commands.processes import Child
 from stayline.dev_server import DevServer
@@ -47,13 +48,14 @@ from tests.chaos.link import Address, Link
 from tests.chaos.processes import READY, Processes
 from tests.chaos.vendors import Vendors
 
-AGENT: Final = f"{agents.__file__}:agent"
+AGENTS: Final = (f"{agents.__file__}:agent", f"{agents.__file__}:voice")
 HOUSE: Final = "+15550100002"
 RINGING: Final = 75.0
 """Seconds that a caller lets it ring."""
 LONGEST: Final = 180.0
 """Seconds after which a call is ended by the test, and the auditor told."""
 OUTBOUND: Final = 0.12  #: share of the calls that we place
+REALTIME: Final = 0.25  #: share of the callers who talk with a voice-to-voice model
 
 Front = Literal["balancer", "shared"]
 
@@ -67,7 +69,8 @@ class Fleet:
         self.folder = folder
         self.settings = settings
         self.seed = seed
-        self.agents = [AGENT]
+        self.agents = list(AGENTS)
+        self.realtime = REALTIME
         self.behaviour = Behaviour(say_aloud=False, dials={"+15550100099": DialOutcome("completed", 0.5, 1.0)})
         self.callers: list[Caller] = []
         self.lab_calls: list[LabCall] = []
@@ -248,7 +251,9 @@ class Fleet:
 
     async def _dial(self, caller: Caller) -> LabCall:
         self._set_behaviour()
-        call = await self.carrier.place_call(self._number(caller), HOUSE, caller=caller)
+        agent = self._agent(caller)
+        called = agent.numbers[0] if agent.numbers else HOUSE
+        call = await self.carrier.place_call(self._number(caller), called, caller=caller)
         return self._begun(caller, call, "")
 
     async def _be_called(self, caller: Caller) -> LabCall | None:
@@ -261,18 +266,16 @@ class Fleet:
         self._callers_ledger.write("expects", call=call_id, caller=caller.name)
         try:
             async with asyncio.timeout(LONGEST):
-                await self._place(number, call_id)
+                await self._place(self._agent(caller), number, call_id)
                 call = await placed
         except TimeoutError:
             return None
         return self._begun(caller, call, call_id)
 
-    async def _place(self, number: str, call_id: str) -> None:
+    async def _place(self, agent: Agent, number: str, call_id: str) -> None:
         while True:
             try:
-                await place_call(
-                    self.client, self.settings, agents.agent, number, from_number=HOUSE, call_id=call_id
-                )
+                await place_call(self.client, self.settings, agent, number, from_number=HOUSE, call_id=call_id)
                 return
             except StaylineError as error:
                 if not error.retryable:
@@ -289,6 +292,10 @@ class Fleet:
         """Half of the calls go on by themselves when a stream breaks, the others wait to be fetched."""
         on_break: Literal["next", "wait"] = "next" if self._luck.random() < 0.5 else "wait"
         self.carrier.behaviour = dataclasses.replace(self.behaviour, on_break=on_break)
+
+    def _agent(self, caller: Caller) -> Agent:
+        voice = random.Random(f"{self.seed} {caller.name} agent").random() < self.realtime
+        return agents.voice if voice else agents.agent
 
     def _number(self, caller: Caller) -> str:
         return f"+1555{1000000 + int(caller.name[1:])}"

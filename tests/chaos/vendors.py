@@ -13,6 +13,7 @@ from typing import Any, Self
 from aiohttp import web
 
 from tests.chaos import speech
+from tests.fakes import openai_realtime
 from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.deepgram import FakeDeepgram
 from tests.fakes.deepgram_listen import FluxListener, Heard, NovaListener
@@ -20,13 +21,14 @@ from tests.fakes.elevenlabs import FakeElevenLabs
 from tests.fakes.llm import Call, Part, Say
 from tests.fakes.misbehaviour import FakeServer, Misbehaviour, Recorded
 from tests.fakes.openai import FakeOpenAI
+from tests.fakes.socket import FakeSocket
 from tests.fakes.sound import Bursts, Frame
 
 MS_PER_CHAR = 20  #: a frame
 STORY = "It is long, and nobody has ever heard the whole of it, for there is always somebody who cuts in. " * 2
 
-FIRST = {"stt": "/v1/listen", "tts": "/v1/text-to-speech", "llm": "/v1/responses"}
-"""Where the first vendor of each role is asked."""
+FIRST = {"stt": "/v1/listen", "tts": "/v1/text-to-speech", "llm": "/v1/responses", "realtime": "/v1/realtime"}
+"""Where the first vendor of each role is asked. Realtime has no other."""
 
 
 class _ReadableBursts(Bursts):
@@ -78,6 +80,28 @@ class _Flux(_Understands, FluxListener):  # type: ignore[misc]
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.bursts = _ReadableBursts()
+
+
+class _VoiceSession(openai_realtime.VoiceSession):
+    bursts: _ReadableBursts
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.bursts = _ReadableBursts()
+
+    def understood(self, heard: openai_realtime.Heard) -> openai_realtime.Heard:
+        return openai_realtime.Heard(self.bursts.reader.text)
+
+
+class _VoiceModel(openai_realtime.VoiceModel):
+    """Hears and speaks the readable speech."""
+
+    def sound(self, text: str, ms_per_char: float) -> bytes:
+        return speech.utter(text)
+
+    def session(self, socket: FakeSocket, model: str) -> _VoiceSession:
+        self.sessions.clear()
+        return _VoiceSession(self, socket, model)
 
 
 class _Forgets(list[Any]):
@@ -153,7 +177,8 @@ class Vendors:
     def __init__(self) -> None:
         self.deepgram = Deepgram(ms_per_char=MS_PER_CHAR)
         self.elevenlabs = ElevenLabs(ms_per_char=MS_PER_CHAR)
-        self.openai = OpenAI(_answer_openai)
+        voice = _VoiceModel(_answer_realtime, ms_per_char=MS_PER_CHAR)
+        self.openai = OpenAI(_answer_openai, realtime=voice)
         self.anthropic = Anthropic(_answer_anthropic)
         self.deepgram.sound = self.elevenlabs.sound = _spoken
         self._stack = AsyncExitStack()
@@ -181,14 +206,14 @@ class Vendors:
         return found | {f"{name}_API_KEY": key for name, key in zip(self.all, keys, strict=True)}
 
     def strike(self, role: str, fault: Misbehaviour) -> None:
-        """The first vendor of `stt`, `llm` or `tts` goes wrong until `heal`."""
+        """The first vendor of `stt`, `llm`, `tts` or `realtime` goes wrong until `heal`."""
         self._first(role).strike(FIRST[role], fault)
 
     def heal(self, role: str) -> None:
         self._first(role).heal(FIRST[role])
 
     def _first(self, role: str) -> _Troubled:
-        return {"stt": self.deepgram, "tts": self.elevenlabs, "llm": self.openai}[role]
+        return {"stt": self.deepgram, "tts": self.elevenlabs, "llm": self.openai, "realtime": self.openai}[role]
 
 
 # --- the mind of the models ------------------------------------------------------------------------------
@@ -237,6 +262,20 @@ def _answer_openai(body: dict[str, Any]) -> Sequence[Part]:
         elif item.get("type") == "function_call_output":
             done.insert(0, str(item["output"]).strip('"'))
     return _answer(_apart(said), done, called)
+
+
+def _answer_realtime(asked: openai_realtime.Asked) -> Sequence[Part]:
+    if asked["instructions"].startswith("Say exactly"):
+        return openai_realtime.obey(asked)
+    said, done = [], []
+    for role, text in reversed(asked["memory"]):
+        if role == "assistant":
+            break
+        if role == "user":
+            said.insert(0, text)
+        elif role == "function_call_output":
+            done.insert(0, text.strip('"'))
+    return _answer(_apart(said), done, str(asked["called"]))
 
 
 def _answer_anthropic(body: dict[str, Any]) -> Sequence[Part]:

@@ -89,6 +89,7 @@ async def test_an_agent_changes_and_live_calls_do_not_notice(tmp_path: Path) -> 
         text = text.replace(old, new)
     (tmp_path / "agents" / "agents.py").write_text(text)
     async with fleet(tmp_path, bridges=1, workers=1) as town:
+        town.realtime = 0
         asked: dict[str, set[str]] = defaultdict(set)  # the instructions that the model got, by call
         answer = town.vendors.openai.reply
 
@@ -98,7 +99,7 @@ async def test_an_agent_changes_and_live_calls_do_not_notice(tmp_path: Path) -> 
 
         town.vendors.openai.reply = noted
         async with load(town):
-            town.agents = [f"{tmp_path / 'agents' / 'agents.py'}:agent"]
+            town.agents = [f"{tmp_path / 'agents' / 'agents.py'}:{name}" for name in ("agent", "voice")]
             before = list(town.bridges), list(town.workers)
             await town.start_worker()
             for name in before[1]:

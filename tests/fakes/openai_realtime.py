@@ -26,7 +26,7 @@ from tests.fakes.openai import FakeOpenAI
 from tests.fakes.openai_realtime_speech import Conversation, Item, Speaker
 from tests.fakes.openai_realtime_wire import Refused, check_event, check_item, check_session, closing, wire_error
 from tests.fakes.socket import FakeSocket
-from tests.fakes.sound import Bursts, Frame
+from tests.fakes.sound import Bursts, Frame, Sound, tone_of
 
 MODELS = ("gpt-realtime-2.1", "gpt-realtime-2.1-mini", "gpt-realtime-2", "gpt-realtime")
 STREAMING = ("gpt-realtime-whisper", "gpt-live-transcribe")
@@ -45,7 +45,8 @@ class Heard:
 
 
 Asked = dict[str, Any]
-"""`instructions`, `tools`, `memory` (roles and texts), `response` (what the client asked for; {}: nobody asked)."""
+"""`instructions`, `tools`, `memory` (roles and texts), `called` (tools and arguments), `response` (what the client
+asked for; {}: nobody asked)."""
 Reply = Callable[[Asked], Sequence[Part]]
 
 
@@ -60,6 +61,8 @@ def obey(asked: Asked) -> Sequence[Part]:
 class VoiceModel:
     """Serves realtime sessions of a `FakeOpenAI`."""
 
+    sound: Sound = staticmethod(tone_of)
+
     def __init__(
         self, reply: Reply = obey, hears: Sequence[str | Heard] = (), *, ms_per_char: float = 60.0
     ) -> None:
@@ -67,6 +70,10 @@ class VoiceModel:
         self.hears = list(hears)
         self.ms_per_char = ms_per_char
         self.sessions: list[VoiceSession] = []
+
+    def session(self, socket: FakeSocket, model: str) -> VoiceSession:
+        """Begin one."""
+        return VoiceSession(self, socket, model)
 
     async def __call__(self, fake: FakeOpenAI, request: web.Request) -> web.StreamResponse:
         recorded, fault = await fake.begin(request)
@@ -84,7 +91,7 @@ class VoiceModel:
                 raise closing("The Realtime Beta API is no longer supported.", "beta_api_shape_disabled")
             if [name for name, _ in recorded.query] != ["model"] or recorded.param("model")[0] not in MODELS:
                 raise closing("The model does not exist or you do not have access to it.", "model_not_found")
-            session = VoiceSession(self, socket, recorded.param("model")[0])
+            session = self.session(socket, recorded.param("model")[0])
             self.sessions.append(session)
             await session.talk()
 
@@ -93,6 +100,8 @@ class VoiceModel:
 
 class VoiceSession:
     """One session: the client's events, the caller's turns, and who speaks."""
+
+    bursts: Bursts
 
     def __init__(self, voice: VoiceModel, socket: FakeSocket, model: str) -> None:
         self.voice = voice
@@ -106,7 +115,7 @@ class VoiceSession:
         self._numbers = 0
         self._speaker: Speaker | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._bursts = Bursts()
+        self.bursts = Bursts()
         self._heard = Heard("")
         self._item = ""  #: id of the item that the caller is speaking
         self._told_words = 0
@@ -171,7 +180,7 @@ class VoiceSession:
                     audio = base64.b64decode(message["audio"], validate=True)
                 except binascii.Error:
                     raise Refused("Invalid 'audio'.", "invalid_value") from None
-                for frame in self._bursts.feed(audio):
+                for frame in self.bursts.feed(audio):
                     await self._frame(frame)
             case "conversation.item.create":
                 check_item(message["item"], self.conversation.open_calls, self.conversation.call_ids)
@@ -222,6 +231,7 @@ class VoiceSession:
             "instructions": response.get("instructions", self.config.get("instructions", "")),
             "tools": [] if response.get("tool_choice") == "none" else self.config.get("tools", []),
             "memory": [] if response.get("input") == [] else self.memory,
+            "called": [(item.name, item.text) for item in self.conversation.items if item.type == "function_call"],
             "response": response,
         }
         self._speaker = Speaker(self, response.get("metadata"), list(self.voice.reply(asked)))
@@ -244,18 +254,27 @@ class VoiceSession:
 
     # --- the caller's side -----------------------------------------------------------------------------------
 
+    def understand(self) -> Heard:
+        """What the burst that begins says."""
+        line = self.voice.hears.pop(0) if self.voice.hears else ""
+        return line if isinstance(line, Heard) else Heard(line)
+
+    def understood(self, heard: Heard) -> Heard:
+        """The same at its end."""
+        return heard
+
     async def _frame(self, frame: Frame) -> None:
         detection = self.config["audio"]["input"]["turn_detection"]
         if frame.starts:
-            line = self.voice.hears.pop(0) if self.voice.hears else ""
-            self._heard = line if isinstance(line, Heard) else Heard(line)
+            self._heard = self.understand()
             self._item, self._told_words = self.new_id("item"), 0
             start = max(0, (frame.begun_ms or 0) - detection.get("prefix_padding_ms", 0))
             await self.send("input_audio_buffer.speech_started", audio_start_ms=start, item_id=self._item)
             if detection["interrupt_response"] and self._speaker is not None:
                 self._speaker.stop("turn_detected")
         elif self._item and frame.silent_ms >= detection.get("silence_duration_ms", DEFAULT_SILENCE_MS):
-            self._bursts.end()
+            self._heard = self.understood(self._heard)
+            self.bursts.end()
             await self._turn_over(frame.at_ms, answer=detection["create_response"])
         elif self._item:
             await self._stream_words(frame)

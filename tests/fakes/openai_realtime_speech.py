@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.fakes.llm import Call, Ending, Part, Say, Tokens, Wait, fragments, words
 from tests.fakes.openai_realtime_wire import Refused
-from tests.fakes.sound import BYTES_PER_MS, tone
+from tests.fakes.sound import BYTES_PER_MS
 
 if TYPE_CHECKING:
     from tests.fakes.openai_realtime import VoiceSession
@@ -170,14 +170,17 @@ class Speaker:
         previous = await self._begin(item)
         place = {"item_id": item.id, "output_index": len(self._output) - 1, "content_index": 0}
         await self._send("response.content_part.added", **place, part={"type": "audio", "transcript": ""})
+        ms_per_char = self._conversation.ms_per_char
+        sound = self._session.voice.sound(text, ms_per_char)
         for word in words(text):
             if self._stopped.is_set():
                 break
             await self._send("response.output_audio_transcript.delta", **place, delta=word)
+            begun = round(len(item.text) * ms_per_char) * BYTES_PER_MS
             item.text += word
-            sound = tone(len(word) * self._conversation.ms_per_char)
-            for begin in range(0, len(sound), DELTA_BYTES):
-                piece = sound[begin : begin + DELTA_BYTES]
+            ends = round(len(item.text) * ms_per_char) * BYTES_PER_MS
+            for begin in range(begun, ends, DELTA_BYTES):
+                piece = sound[begin : min(begin + DELTA_BYTES, ends)]
                 item.audio_ms += len(piece) // BYTES_PER_MS
                 await self._send("response.output_audio.delta", **place, delta=base64.b64encode(piece).decode())
         await self._send("response.output_audio.done", **place)
