@@ -111,6 +111,7 @@ class NextStep(Model):
     dial_status: DialStatus | None = None  #: set when a dialled transfer has ended
     dial_seconds: float | None = None
     carrier_call_id: str = ""  #: of an outbound call: the carrier's call SID
+    held: bool = False  #: the caller has been asked to wait since then
 
 
 class Step(Model):

@@ -304,6 +304,8 @@ class CallWorkflow:
             state.dial_ended(ask.dial_status, ask.dial_seconds, now)
         if state.ending is not None:
             state.ending.told = True  # asked again, it did not get the answer: it is the same one
+            if ask.held and state.ending.say:
+                state.ending.said = state.ending.saying = False  # who is asked to wait expects somebody
             step = Step(action="hangup", say="" if state.goodbye_heard else state.ending.say)
         elif state.transfer is not None:
             transfer = state.transfer

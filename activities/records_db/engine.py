@@ -21,7 +21,7 @@ CONNECT_TIMEOUT: Final = 10.0
 COMMAND_TIMEOUT: Final = 30.0
 """Seconds for one PostgreSQL statement."""
 SQLITE_BUSY_TIMEOUT: Final = 20.0
-"""Seconds to wait for another process's SQLite transaction. Long: one of a worker that gets no processor lasts seconds."""
+"""Seconds to wait for another process's SQLite transaction. One of a worker without a processor lasts seconds."""
 BEGIN: Final = "sqlite_begin"
 """Execution option: how an SQLite transaction begins, e.g. "BEGIN IMMEDIATE" for one that will write."""
 

@@ -24,6 +24,7 @@ from media_bridge.providers.vendor_socket import Query
 
 PATH = "/v2/listen"
 _CARRIED_SILENCE_MS = 1000  #: silence that ends a turn whose words were heard on a connection now lost
+_UNTOLD_MS = 1000  #: the latest sound, in which a word may have begun that no message tells of yet
 
 
 class FluxOptions(Options):
@@ -94,8 +95,10 @@ class FluxTurns:
             return self._end(message, window_end)
         last_word = message["words"][-1].get("start") if text and message["words"] else None
         self._last_word_ms = None if last_word is None else self._position(last_word)
-        settled = window_end if self._last_word_ms is None else self._last_word_ms
-        self.heard_ms = max(self.heard_ms, settled)
+        if self._last_word_ms is not None:
+            self.heard_ms = max(self.heard_ms, self._last_word_ms)
+        else:
+            self.heard_ms = max(self.heard_ms, window_end if text else window_end - _UNTOLD_MS)
         events: list[SttEvent] = []
         if event == "StartOfTurn" or (text and self._started_ms is None):
             events += self._start(self._first_word(message))

@@ -128,6 +128,7 @@ class Webhooks:
             dial_status=cast(DialStatus, status) if status in _DIAL_STATUSES else None,
             dial_seconds=_seconds(form, "DialCallDuration"),
             carrier_call_id=_carrier_call_id(form),
+            held="told" in request.query,
         )
         logs.bind_call(call_id)
         try:

@@ -33,7 +33,7 @@ class Letter:
 
 
 def utter(text: str, least_frames: int = 0) -> bytes:
-    """Speak ASCII text, a character in 20 ms, again from its begin until `least_frames` are full.
+    """Speak ASCII text, a character in 20 ms, the last one for longer until `least_frames` are full.
 
     Longer texts are spoken as several utterances of at most 255 characters.
     """
@@ -45,8 +45,7 @@ def utter(text: str, least_frames: int = 0) -> bytes:
         for serial in [next(_serials) % 2**16]
         for index in range(len(part))
     ]
-    while frames and len(frames) < least_frames:
-        frames += frames[: least_frames - len(frames)]
+    frames += frames[-1:] * (least_frames - len(frames))
     return b"".join(frames)
 
 

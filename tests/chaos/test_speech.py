@@ -18,6 +18,15 @@ def test_what_is_said_is_what_is_read() -> None:
     assert reader.heard[0].whole
 
 
+def test_a_short_text_is_said_once_and_its_end_is_long() -> None:
+    sound = speech.utter("c1n1 hi", least_frames=25)
+    reader = speech.Reader()
+    for begin in range(5 * 160, len(sound), 160):
+        reader.take(sound[begin : begin + 160])
+    assert len(sound) == 25 * 160
+    assert reader.text == "hi"
+
+
 def test_frames_that_do_not_fit_the_clock_are_read_all_the_same() -> None:
     reader = speech.Reader()
     sound = b"\xff" * 73 + speech.utter("moved by 73 bytes") + b"\xff" * 87

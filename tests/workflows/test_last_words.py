@@ -206,6 +206,21 @@ async def test_a_goodbye_that_was_heard_is_not_said_again(client: Client) -> Non
         assert [c.say for c in call.outside.closed] == ["Goodbye."]
 
 
+async def test_who_was_asked_to_wait_after_the_goodbye_hears_another(client: Client) -> None:
+    """Temporal was slow: the carrier asked what comes next, and said "one moment" meanwhile."""
+    async with bench(client, agent(), bridge=False) as call:
+        await call.begin()
+        await call.handle.signal("end")
+        assert (await call.next_step(held=True)).say == "Goodbye."
+        async with bridge_worker(client, call.bridge_id, call.outside):
+            await closed(call)
+            await call.stream_ends("closed")
+            assert (await call.next_step("n2", held=True)).say == "Goodbye."
+            await call.carrier("completed")
+            assert (await call.result()).outcome == "completed"
+        assert call.outside.hung_up == []
+
+
 # --- a goodbye of the model's own ---------------------------------------------------------------------------
 
 

@@ -200,6 +200,18 @@ def test_flux_hears_the_last_word_of_an_open_turn_again() -> None:
     assert events == [Partial("book a table"), EndOfTurn("book a table please", 0.5, 2000, 2000)]
 
 
+def test_flux_hears_a_first_word_again_that_it_was_slow_to_tell() -> None:
+    turns = FluxTurns()
+    run(turns, info("Update", "", 5.0))
+    assert turns.heard_ms == 4000
+    first = timed("StartOfTurn", "book", 5.2)
+    first["words"][0] |= {"start": 4.8, "end": 5.2}
+    run(turns, first)
+    assert turns.heard_ms == 4800
+    turns.reconnected(4800)
+    assert run(turns, timed("EndOfTurn", "book it", 1.0))[-1].text == "book it"  # type: ignore[union-attr]
+
+
 def test_flux_keeps_the_last_word_when_its_sound_is_kept_no_longer() -> None:
     turns = FluxTurns()
     run(turns, timed("StartOfTurn", "that is all", 1.5))
