@@ -67,6 +67,8 @@ END: Final = EndCall()
 LAST_WORD_WITHIN: Final = timedelta(seconds=5)
 """After the hang-up: for the carrier's `completed` and the bridge's last records."""
 
+TOLD_TO_HANG_UP: Final = "a carrier that was told to hang up is given the time to do so"
+"""Patch: before it, a request of ours cut off what the carrier was saying to a caller who waited."""
 UNSAID_BY_CARRIER: Final = "the carrier says what no bridge could say"
 """Patch: before it, such a call was hung up without a word."""
 
@@ -182,6 +184,8 @@ class CallWorkflow:
                 await errands.unless_gone(self._bridge.say_goodbye(session, ending))
             if self._left_to_carrier(ending):
                 await errands.unless_over(self._carrier.have_carrier_say(ending))
+            elif ending.told and state.carrier_over_at is None and workflow.patched(TOLD_TO_HANG_UP):
+                await errands.unless_over(self._carrier.have_carrier_hang_up())
             if state.carrier_over_at is None:
                 await errands.unless_gone(self._carrier.hang_up())
             with contextlib.suppress(asyncio.TimeoutError):

@@ -25,6 +25,8 @@ NAMED_WITHIN: Final = timedelta(seconds=10)
 """A call that may have been dialled although the answer was lost: its webhooks name it soon, or never."""
 CARRIER_ASKS_WITHIN: Final = timedelta(seconds=3)
 """After the stream was closed."""
+CARRIER_HANGS_UP_WITHIN: Final = timedelta(seconds=10)
+"""After it was told to: long enough to ask once more."""
 CARRIER_TOLD_WITHIN: Final = timedelta(seconds=20)
 SPOKEN_WITHIN: Final = timedelta(seconds=6)
 SLOWEST_LETTER: Final = timedelta(milliseconds=120)
@@ -128,6 +130,16 @@ class CarrierErrands:
                 lambda: state.carrier_over_at is not None,
                 timeout=SPOKEN_WITHIN + len(ending.say) * SLOWEST_LETTER,
                 timeout_summary="the carrier speaks",
+            )
+
+    async def have_carrier_hang_up(self) -> None:
+        """It asked what comes next, so it does that by itself. Where the answer came too late, the caller has been
+        asked to wait, and it asks again: the last words are the answer to that."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await workflow.wait_condition(
+                lambda: self._state.carrier_over_at is not None,
+                timeout=CARRIER_HANGS_UP_WITHIN,
+                timeout_summary="the carrier hangs up",
             )
 
     async def hang_up(self) -> None:

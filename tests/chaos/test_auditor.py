@@ -107,13 +107,27 @@ def test_a_run_in_order_has_no_finding() -> None:
     assert report.calls == 1
 
 
-def test_what_a_mute_carrier_played_may_be_known_as_generated_only() -> None:
+def cut_short() -> tuple[Evidence, dict[str, Any]]:
+    """The caller heard an answer, of which the record says that it was generated; and that answer in the record."""
     seen = good()
-    record = seen.records[CALL]
-    answer = record.entries[-1]
+    answer = seen.records[CALL].entries[-1]
     answer.update(text="Done:", generated=answer["text"])
     seen.workflows[0].events[1] = signal(1, 4, TURNS[3], {**TURNS[4], "text": "Done:"})
     assert {finding.rule for finding in judge(seen).findings} == {"turn missing"}
+    return seen, answer
+
+
+@pytest.mark.parametrize(
+    ("begun", "over", "forgiven"), [(6, 8.5, True), (6, 7, True), (9, 12, False), (2, 4, False)]
+)
+def test_what_was_stopped_over_a_slow_line_may_have_been_heard(begun: float, over: float, forgiven: bool) -> None:
+    seen, _ = cut_short()
+    seen.faults.append(Fault("slow", "carrier-bridge", begun, over))
+    assert {finding.rule for finding in judge(seen).findings} == (set() if forgiven else {"turn missing"})
+
+
+def test_what_a_mute_carrier_played_may_be_known_as_generated_only() -> None:
+    seen, answer = cut_short()
     seen.carrier.insert(5, line(7, "fault", detail="the stream falls silent"))
     assert judge(seen).findings == []
     del answer["generated"]

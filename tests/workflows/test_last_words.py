@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from temporalio.client import Client
@@ -219,6 +220,35 @@ async def test_who_was_asked_to_wait_after_the_goodbye_hears_another(client: Cli
             await call.carrier("completed")
             assert (await call.result()).outcome == "completed"
         assert call.outside.hung_up == []
+
+
+async def test_the_answer_to_the_carrier_came_too_late(client: Client) -> None:
+    """It said "one moment" meanwhile, and asks again. We do not hang up before that."""
+    async with bench(client, agent(), bridge=False) as call:
+        await call.begin()
+        await call.handle.signal("end")
+        await call.next_step()
+        await call.stream_ends("closed")
+        async with bridge_worker(client, call.bridge_id, call.outside):
+            await closed(call)
+            await asyncio.sleep(1)
+            assert call.outside.hung_up == []
+            assert (await call.next_step("n2", held=True)).say == "Goodbye."
+            await call.carrier("completed")
+            assert (await call.result()).outcome == "completed"
+        assert call.outside.hung_up == []
+
+
+async def test_the_carrier_was_told_to_hang_up_and_does_not(time_skipping_env: WorkflowEnvironment) -> None:
+    async with bench(time_skipping_env.client, agent(), bridge=False) as call:
+        await call.start()
+        await call.begin()
+        await call.handle.signal("end")
+        await call.next_step()
+        await call.stream_ends("closed")
+        async with bridge_worker(time_skipping_env.client, call.bridge_id, call.outside):
+            assert (await call.result()).outcome == "completed"
+        assert call.outside.hung_up == [call.call_id]
 
 
 # --- a goodbye of the model's own ---------------------------------------------------------------------------

@@ -91,7 +91,7 @@ def _agents_turns(seen: Evidence, call: str, record: Record) -> Iterator[Finding
     times = Counter(tag for line in lines for tag in set(TAG.findall(line["text"])))
     unheard = {tag for turn in turns for tag in TAG.findall(turn.get("generated") or "")}
     for line in lines:
-        mute = unheard if _carrier_mute(seen, call, line["at"]) else ()
+        mute = unheard if _carrier_mute(seen, call, line["at"]) or _line_slow(seen, line["at"]) else ()
         for tag in TAG.findall(line["text"]):
             if line["whole"] and tag not in written and tag not in mute and not _last_moment(seen, line["at"]):
                 yield Finding(
@@ -107,6 +107,14 @@ def _carrier_mute(seen: Evidence, call: str, at: float) -> bool:
     kinds = {"fault", "stream_broken", "stream_closed", "stream_stopped"}
     told = [line for line in seen.of_carrier(call, *kinds) if line["at"] < at - (line["kind"] != "fault")]
     return bool(told) and "falls silent" in told[-1]["detail"]
+
+
+def _line_slow(seen: Evidence, at: float) -> bool:
+    """What stops the carrier's playback was on its way when the caller heard this."""
+    return any(
+        fault.kind == "slow" and fault.what == "carrier-bridge" and fault.begun <= at <= fault.over + 1
+        for fault in seen.faults
+    )
 
 
 def _last_moment(seen: Evidence, at: float) -> bool:
