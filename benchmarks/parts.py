@@ -119,7 +119,7 @@ async def main() -> None:
             20_000,
         ),
         (
-            "send a frame to a vendor: past the guards of websockets' `send`",
+            "send a frame to a vendor: a frame of our own instead of websockets' `send`",
             lambda: socket.send(FRAME),
             lambda: send_frame(socket, FRAME),
             5_000,

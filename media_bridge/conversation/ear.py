@@ -14,6 +14,7 @@ from media_bridge.providers.base import (
     EagerEndOfTurn,
     EndOfTurn,
     Partial,
+    SendsNow,
     SpeechStarted,
     SttEvent,
     SttProvider,
@@ -73,6 +74,7 @@ class Ear:
         self._received_ms = 0
         self._offset_ms = 0  #: stream position at which the connection begins
         self._more = asyncio.Event()
+        self._now: Callable[[bytes], bool] | None = None  #: sends a frame at once, if it can
         self._losses = 0
         self._deaf = 0  #: how many in a row heard nothing
         self._loud_ms = 0
@@ -87,8 +89,9 @@ class Ear:
             self._kept_ms -= mulaw.bytes_to_ms(len(self._kept.popleft()))
         if is_loud(frame):
             self._loud_ms += ms
-        self._frames.append(frame)
-        self._more.set()
+        if self._frames or self._now is None or not self._now(frame):
+            self._frames.append(frame)
+            self._more.set()
 
     async def run(self) -> None:
         """Listen until cancelled.
@@ -143,6 +146,7 @@ class Ear:
         Raises:
             ProviderError, _Better
         """
+        self._now = stream.send_now if isinstance(stream, SendsNow) else None
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._send(stream))
@@ -160,6 +164,8 @@ class Ear:
                 if found is not None and other is None:
                     raise _first(found) from None
             raise
+        finally:
+            self._now = None
 
     def _note(self, member: Member[SttProvider], event: SttEvent) -> None:
         self._event_at, self._loud_ms = asyncio.get_running_loop().time(), 0

@@ -27,6 +27,7 @@ from media_bridge.providers.base import (
     RealtimeSession,
     ResponseAudio,
     ResponseDone,
+    SendsNow,
 )
 from media_bridge.providers.fallback import Changed, Failed, Lineup, Member, understood
 from stayline.errors import ProviderError
@@ -96,6 +97,7 @@ class ModelLink:
         self._kept = KeptSound()
         self._frames: deque[bytes] = deque()  #: not sent yet
         self._outbox: deque[Send] = deque()
+        self._now: Callable[[bytes], bool] | None = None  #: sends a frame at once, if it can
         self._more_audio = asyncio.Event()
         self._more_words = asyncio.Event()
         self._connected = False
@@ -116,8 +118,9 @@ class ModelLink:
             return
         if is_loud(frame):
             self._health.loud(mulaw.bytes_to_ms(len(frame)))
-        self._frames.append(frame)
-        self._more_audio.set()
+        if self._frames or self._now is None or not self._now(frame):
+            self._frames.append(frame)
+            self._more_audio.set()
         if self._health.has_proven(_now()):
             self._kept.needed_from(self._needed_from())
 
@@ -209,6 +212,7 @@ class ModelLink:
             self._changed("realtime", member.ref, "renewed")
         self._outbox.clear()
         self._frames = self._kept.frames
+        self._now = session.send_now if isinstance(session, SendsNow) else None
         self._more_audio.set()
         self._offset = self._kept.start_ms
         profile, now = member.provider.profile, _now()
@@ -222,6 +226,7 @@ class ModelLink:
         """From this moment on nothing is heard of the old connection, and nothing sent to it."""
         if self._connected:
             self._connected = False
+            self._now = None
             self._frames.clear()
             self._lost()
 

@@ -14,7 +14,7 @@ import dataclasses
 import json
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from stayline.models import InterruptionMode, Message, ToolCall, ToolMessage, ToolSpec
 
@@ -111,6 +111,15 @@ class TurnResumed:
 
 
 SttEvent = SpeechStarted | Partial | EndOfTurn | EagerEndOfTurn | TurnResumed
+
+
+@runtime_checkable
+class SendsNow(Protocol):
+    """An ear, or a realtime session, that sends a frame at once where nothing waits before it: a wait costs more
+    than the frame."""
+
+    def send_now(self, audio: bytes) -> bool:
+        """Send it in this step. False: it was not sent; `send` it."""
 
 
 class SttStream(Protocol):

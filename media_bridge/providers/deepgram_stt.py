@@ -16,7 +16,6 @@ from typing import Any, Final, Protocol
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
-from websockets.protocol import State
 
 from media_bridge.providers import deepgram_flux, deepgram_nova
 from media_bridge.providers.base import ProviderConfig, SttEvent, SttProfile
@@ -30,6 +29,7 @@ from media_bridge.providers.vendor_socket import (
     parsed,
     scrub,
     send_frame,
+    send_now,
     warm_origin,
 )
 from stayline.catalog import PROVIDERS
@@ -149,27 +149,38 @@ class DeepgramStream:
 
     async def send(self, audio: bytes) -> None:
         """Queue audio for sending; what cannot be sent for 4 s is dropped, oldest first."""
-        if self._closed or self._error is not None:
+        if self._closed or self._error is not None or self.send_now(audio):
             return
-        flows = self._flows
         self._audio += audio
         self._forget()
-        if flows:
-            with contextlib.suppress(ConnectionClosed):  # the reader learns it too, and acts
-                await self._send_audio(self._socket)
-            return
         self._has_audio.set()
         if self._base + len(self._audio) - self._sent > RETAINED // 4:
             await asyncio.sleep(0)  # audio that comes in bulk, not in real time: let it flow out
 
-    @property
-    def _flows(self) -> bool:
-        """Audio comes in real time, and nothing waits to be sent: the next of it can go out in this step."""
-        socket = self._socket
-        unsent = self._base + len(self._audio) - self._sent
-        if unsent or socket.state is not State.OPEN or socket.transport.get_write_buffer_size():
+    def send_now(self, audio: bytes) -> bool:
+        """Send audio that comes in real time, where nothing waits to be sent before it."""
+        now = asyncio.get_running_loop().time()
+        waits = self._base + len(self._audio) > self._sent
+        if (
+            waits
+            or self._closed
+            or self._error is not None
+            or now - self._sent_at < REAL_TIME
+            or self._stalled(now)
+        ):
             return False
-        return asyncio.get_running_loop().time() - self._sent_at > REAL_TIME
+        if not send_now(self._socket, audio):
+            return False
+        self._sent_at = now
+        self._audio += audio
+        self._sent += len(audio)
+        self._unanswered += len(audio)
+        self._forget()
+        return True
+
+    def _stalled(self, now: float) -> bool:
+        """Audio flows, and Deepgram says nothing at all."""
+        return now - self._answered_at > STALL and self._unanswered > STALL * 500 * BYTES_PER_MS
 
     def __aiter__(self) -> AsyncIterator[SttEvent]:
         return self
@@ -276,7 +287,7 @@ class DeepgramStream:
         unsent = bytes(self._audio[self._sent - self._base :])
         self._unanswered += len(unsent)
         now = asyncio.get_running_loop().time()
-        if now - self._answered_at > STALL and self._unanswered > STALL * 500 * BYTES_PER_MS:
+        if self._stalled(now):
             self._said = f"nothing heard for {STALL:g} s"
             socket.transport.abort()
         elif unsent:

@@ -37,6 +37,7 @@ from media_bridge.providers.vendor_socket import (
     parsed,
     scrub,
     send_frame,
+    send_now,
     warm_origin,
 )
 from stayline.errors import ProviderError
@@ -157,6 +158,12 @@ class OpenAISession:
     async def send(self, audio: bytes) -> None:
         self._turns.sent += len(audio)
         await self._transmit(append(audio))
+
+    def send_now(self, audio: bytes) -> bool:
+        if self._closed or self._error is not None or not send_now(self._socket, append(audio), text=True):
+            return False
+        self._turns.sent += len(audio)
+        return True
 
     async def say(self, text: str) -> None:
         self._talk.say(text)

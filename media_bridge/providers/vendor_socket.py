@@ -13,6 +13,7 @@ import functools
 import ipaddress
 import json
 import logging
+import os
 import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -29,6 +30,11 @@ from websockets.exceptions import (
     WebSocketException,
 )
 from websockets.protocol import State
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # where it could not be compiled
+    from websockets.utils import apply_mask
 
 from stayline.catalog import PROVIDERS
 from stayline.errors import ProviderError
@@ -168,20 +174,35 @@ def _refused(provider: str, error: InvalidStatus, secret: str) -> ProviderError:
     )
 
 
-async def send_frame(socket: ClientConnection, data: bytes, *, text: bool = False) -> None:
-    """As `socket.send`, in half its time, for what goes out 50 times a second and call.
+def send_now(socket: ClientConnection, data: bytes, *, text: bool = False) -> bool:
+    """Send a message in this step, in a third of the time of `socket.send`, for what goes out 50 times a second
+    and call. False: it was not sent, since the connection is not open or something waits to be written before it.
 
-    websockets' `send` guards against all that may happen meanwhile. Nothing can, where the connection is open, and
-    neither a write nor a wait is needed before this one. Measured: 9 µs instead of 17.
+    websockets' `send` guards against all that may happen meanwhile, and its protocol against all that a frame may
+    be. This one is whole, masked, and nothing can come between (RFC 6455, sections 5.2 and 5.3).
+    """
+    transport = socket.transport
+    if socket.state is not State.OPEN or transport.is_closing() or transport.get_write_buffer_size():
+        return False
+    size = len(data)
+    if size < 126:
+        length = bytes((0x80 | size,))
+    elif size < 65536:
+        length = b"\xfe" + size.to_bytes(2, "big")
+    else:
+        length = b"\xff" + size.to_bytes(8, "big")
+    mask = os.urandom(4)
+    transport.write((b"\x81" if text else b"\x82") + length + mask + apply_mask(data, mask))
+    return True
+
+
+async def send_frame(socket: ClientConnection, data: bytes, *, text: bool = False) -> None:
+    """As `send_now`; waits where that cannot.
 
     Raises:
         ConnectionClosed
     """
-    transport = socket.transport
-    if socket.state is State.OPEN and not transport.is_closing() and not transport.get_write_buffer_size():
-        (socket.protocol.send_text if text else socket.protocol.send_binary)(data)
-        socket.send_data()
-    else:
+    if not send_now(socket, data, text=text):
         await socket.send(data, text=text)
 
 
