@@ -20,8 +20,8 @@ class Clock:
             "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "DONT_FAKE_MONOTONIC": "1",
-            # Else waits on the monotonic clock end at once (glibc 2.36), and threads that share an interpreter take it
-            # from each other all the time: 145,000 switches instead of 350, and everything starves.
+            # Else waits on the monotonic clock end at once (glibc 2.36), and threads take the interpreter from each
+            # other all the time: 145,000 switches instead of 350, and everything starves.
             "FAKETIME_FORCE_MONOTONIC_FIX": "0",
             "FAKETIME_DISABLE_SHM": "1",
             "NO_FAKE_STAT": "1",
