@@ -38,7 +38,9 @@ log = structlog.get_logger(__name__)
 CONNECT_TIMEOUT: Final = 5.0
 """Seconds in which a model must accept a session and its configuration."""
 ROUNDS: Final = 3
-"""How often all models are tried in a row before the call is given up."""
+"""How often all models are tried in a row, at least, before the call is given up …"""
+PATIENCE: Final = 5.0
+"""… and for how many seconds. A caller endures that; the next call would meet the same vendors."""
 PAUSE: Final = 0.5
 """Seconds before the second round, and before the second connection in a row; then twice that, …"""
 LOSSES: Final = 4
@@ -175,8 +177,10 @@ class ModelLink:
                 self._take_up(current, session, resumed=True)
                 return
         last = ProviderError("realtime", "no provider is configured", retryable=False)
-        for number in range(ROUNDS):
-            await asyncio.sleep(PAUSE * max(number, self._losses - 1))
+        begun, rounds = _now(), 0
+        while rounds < ROUNDS or _now() - begun < PATIENCE:
+            await asyncio.sleep(PAUSE * max(rounds, self._losses - 1))
+            rounds += 1
             hopeless = True
             for member in self._models.order():
                 try:

@@ -120,6 +120,7 @@ def test_the_times_of_failover_are_those_of_the_code() -> None:
         f"no first token in {reply.FIRST_TOKEN_TIMEOUT:g} s ({reply.TOKEN_TIMEOUT:g} s where",
         f"no audio for {voice.AUDIO_TIMEOUT:g} s",
         f"no session in {model_link.CONNECT_TIMEOUT:g} s",
+        f"over all models, and {model_link.PATIENCE:g} s, the carrier",
         f"nothing for {realtime_requests.RESPONSE_MS / 1000:g} s when asked",
         f"up to {kept_sound.KEPT_MS / 1000:g} s of the caller's open turn",
         f"rests for {fallback.REST:g} s",

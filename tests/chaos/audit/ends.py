@@ -14,6 +14,8 @@ LEFT_ALONE: Final = {
 }
 LAST_WORDS: Final = ("goodbye", "sorry", "trouble", "connect you")
 """What an agent's last words have in them."""
+NOTED_AFTER: Final = 0.3
+"""Seconds of silence after which a caller writes down what was heard."""
 OWN_WILL: Final = ("done", "leaves")
 NOTICED_WITHIN: Final = 12.0
 """Seconds after a fault in which whoever was done with the call has not been waiting for anything yet."""
@@ -77,9 +79,9 @@ def _unaware(seen: Evidence, call: str) -> bool:
 
 def told_farewell(seen: Evidence, call: str) -> bool:
     """The last thing that the caller heard, of agent or carrier, was a farewell."""
-    heard: list[Line] = [*seen.of_caller(call, "heard"), *_said_by_carrier(seen, call)]
-    last = max(heard, key=lambda line: float(line["at"]), default=None)
-    return last is not None and any(word in last["text"].lower() for word in LAST_WORDS)
+    heard = [(float(line["at"]) - NOTED_AFTER, str(line["text"])) for line in seen.of_caller(call, "heard")]
+    heard += [(float(line["at"]), str(line["text"])) for line in _said_by_carrier(seen, call)]
+    return bool(heard) and any(word in max(heard)[1].lower() for word in LAST_WORDS)
 
 
 def _said_by_carrier(seen: Evidence, call: str) -> list[Line]:
