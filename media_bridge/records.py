@@ -201,9 +201,13 @@ class SpoolResender:
         self.busy: set[tuple[str, int]] = set()
 
     async def run(self) -> None:
+        """For ever. What one file, or the folder, is wrong with must end neither this nor the bridge."""
         while True:
-            for path in sorted(self._dir.glob("*.json")) if self._dir.is_dir() else []:
-                await self._resend(path)
+            try:
+                for path in sorted(self._dir.glob("*.json")) if self._dir.is_dir() else []:
+                    await self._resend(path)
+            except Exception:
+                log.exception("spool_not_sent")
             await asyncio.sleep(RESEND_SECONDS)
 
     async def _resend(self, path: Path) -> None:
@@ -225,8 +229,9 @@ class SpoolResender:
         except RPCError as error:
             if error.status not in REFUSED:
                 return  # Temporal is away: the next round tries again
-            path.replace(path.with_suffix(".refused"))
-            log.error("records_refused", status=error.status.name, file=path.name)
+            with contextlib.suppress(FileNotFoundError):  # another bridge with this folder was quicker
+                path.replace(path.with_suffix(".refused"))
+                log.error("records_refused", status=error.status.name, file=path.name)
         except FileNotFoundError:  # whoever wrote it has sent it in the meantime
             return
         except (OSError, ValueError, json.JSONDecodeError):

@@ -222,6 +222,8 @@ class Fleet:
 
     async def collect(self) -> None:
         """Wait until every call has come to its end everywhere, and write down what is left to see."""
+        for name in self.processes.died:
+            self._seen.write("died", name=name)
         ports = {name: address[1] for name, address in self._balancer.members.items()}
         await collect(self.folder, self.client, self.bridges, ports, self._seen)
 

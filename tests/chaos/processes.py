@@ -34,11 +34,13 @@ class Processes:
         self.children: dict[str, Child] = {}
         self.frozen: set[str] = set()
         self._said: dict[str, int] = {}  #: bytes in its log before this start
+        self._bidden: set[str] = set()  #: killed or stopped by the test
 
     async def start(self, name: str, command: list[str], **more: str) -> Child:
         environment = self._environment(name, command[0]) | more
         child = Child(name, command, environment, self._folder / "logs" / f"{name}.log")
         self.children[name] = child
+        self._bidden.discard(name)
         self._said[name] = child.log.stat().st_size if child.log.exists() else 0
         await child.start()
         return child
@@ -58,8 +60,14 @@ class Processes:
     def alive(self, prefix: str) -> dict[str, Child]:
         return {n: c for n, c in self.children.items() if n.startswith(prefix) and c.pid and n not in self.frozen}
 
+    @property
+    def died(self) -> list[str]:
+        """Those that have ended by themselves."""
+        return [n for n, c in self.children.items() if not c.pid and n not in self._bidden]
+
     def kill(self, name: str) -> None:
         """SIGKILL."""
+        self._bidden.add(name)
         self._note("kill", name, end=True)
         self.frozen.discard(name)
         self.children[name].kill()
@@ -82,6 +90,7 @@ class Processes:
 
     async def stop(self, name: str, timeout: float = 60.0) -> int:
         """SIGTERM, and its exit code; killed when it takes longer."""
+        self._bidden.add(name)
         self._note("stop", name)
         child = self.children[name]
         if name in self.frozen:

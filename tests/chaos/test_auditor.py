@@ -274,6 +274,7 @@ RULES: dict[str, list[Spoil]] = {
         lambda s: s.logs.append({"name": "b1", "event": "records_refused"}),
     ],
     "does not answer": [_left(silent="TimeoutError")],
+    "process died": [lambda s: s.processes.append({"kind": "died", "name": "b1", "at": 9})],
     "slot leaked": [_left(calls=1), _left(sessions=1.0), _left(records_waiting=2.0)],
     "fds leaked": [_left(fds=40)],
     "sockets leaked": [_left(sockets=60)],

@@ -403,6 +403,18 @@ async def test_records_of_a_closed_call_are_set_aside(desk: Desk) -> None:
     assert "too late" in aside.read_text()
 
 
+async def test_two_bridges_set_the_same_records_aside(desk: Desk) -> None:
+    """They have one folder and look into it at the same time. Neither may end by it."""
+    await desk.closes()
+    path = leave(desk, "too late")
+    async with running(SpoolResender(desk.client, desk.folder)), running(SpoolResender(desk.client, desk.folder)):
+        for _ in range(5):
+            await until(lambda: not path.exists())
+            await a_moment()
+            leave(desk, "too late")
+    assert {path.suffix for path in desk.folder.iterdir()} <= {".refused", ".json"}
+
+
 @pytest.mark.parametrize("content", [b"{", b'{"session": 1}', b"[]", b"\xff\xfe\x00"])
 async def test_a_file_that_cannot_be_read_is_set_aside_and_the_next_is_sent(desk: Desk, content: bytes) -> None:
     desk.folder.mkdir()

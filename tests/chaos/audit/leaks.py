@@ -49,9 +49,11 @@ def _was_frozen(seen: Evidence, line: Line) -> bool:
 def _processes(seen: Evidence) -> Iterator[Finding]:
     before = {line["name"]: line for line in seen.processes if line["kind"] == "baseline"}
     for line in seen.processes:
+        name = line["name"]
+        if line["kind"] == "died":
+            yield Finding(name, "process died", "nobody killed or stopped it")
         if line["kind"] != "left" or line.get("dead"):
             continue
-        name = line["name"]
         if "silent" in line:
             yield Finding(name, "does not answer", line["silent"])
         for key, what in EMPTY.items():
