@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from temporalio import workflow
@@ -27,6 +27,10 @@ with workflow.unsafe.imports_passed_through():
 
 CUT_OFF_ERRORS: Final = frozenset({"ToolTimeout", "WorkerShutdown", "CutOff"})
 """Error types after which the tool may or may not have taken effect."""
+ASKED_AGAIN_WITHIN: Final = timedelta(seconds=5)
+"""After a tool's end: the model of a later session may ask for it before it is told of the result."""
+ASKED_AGAIN: Final = "a tool that has just ended for an earlier session is not run again"
+"""Patch: before it, only a running one was joined."""
 CUT_OFF: Final = "it was cut off: no answer in time, or its worker died"
 
 _ATTEMPTS: Final = TypeAdapter(tuple[ToolAttempt, ...])
@@ -38,13 +42,14 @@ class ToolRuns:
     def __init__(self, state: CallState) -> None:
         self._state = state
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._ended: dict[str, datetime] = {}  #: those that have just taken effect, or may have
 
     def accept(self, ask: RunTool) -> None:
         """Begin to run the tool, unless this call id has been asked before."""
         state, now, id = self._state, workflow.now(), ask.call.id
         if id in state.tools:
             return
-        twin = self._running_twin(ask.call)
+        twin = self._running_twin(ask.call) or self._ended_twin(ask)
         state.put_tool(id, ToolRun(call=ask.call, session=ask.session, requested_at=now))
         state.add(ToolCalled(at=now, call=ask.call, duplicate_of=twin))
         spec = state.agent.tool(ask.call.name)
@@ -72,6 +77,17 @@ class ToolRuns:
         for run in self._state.running_tools:
             if run.call.name == call.name and _canonical(run.call) == wanted and run.call.id in self._tasks:
                 return run.call.id
+        return None
+
+    def _ended_twin(self, ask: RunTool) -> str | None:
+        """The id of the same call, asked in an earlier session, of which this model cannot have heard yet."""
+        wanted, since = _canonical(ask.call), workflow.now() - ASKED_AGAIN_WITHIN
+        self._ended = {id: at for id, at in self._ended.items() if at >= since}
+        for id in self._ended:
+            run = self._state.tools[id]
+            same = run.call.name == ask.call.name and _canonical(run.call) == wanted
+            if same and run.session < ask.session and workflow.patched(ASKED_AGAIN):
+                return id
         return None
 
     async def _join(self, call: ToolCall, twin: str) -> None:
@@ -161,6 +177,8 @@ class ToolRuns:
         after_hangup = state.ended_at is not None or state.left_at is not None
         self._mark(outcome.id, outcome=outcome, after_hangup=after_hangup)
         self._tasks.pop(outcome.id, None)
+        if outcome.status in ("succeeded", "unknown"):
+            self._ended[outcome.id] = now
         state.add(ToolSettled(at=now, outcome=outcome, after_hangup=after_hangup))
         state.heard(now)
 

@@ -6,6 +6,7 @@ requests is thrown away: a thousand calls are a lot of audio.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Self
@@ -275,7 +276,10 @@ def _answer_realtime(asked: openai_realtime.Asked) -> Sequence[Part]:
             said.insert(0, text)
         elif role == "function_call_output":
             done.insert(0, text.strip('"'))
-    return _answer(_apart(said), done, str(asked["called"]))
+        elif role == "system" and (ended := re.fullmatch(r"The tool \w+ has ended. Result: (.*)", text)):
+            done.insert(0, ended[1].strip('"'))
+    told = [text for role, text in asked["memory"] if role == "system" and "do not call it again" in text]
+    return _answer(_apart(said), done, str(asked["called"]) + str(told))
 
 
 def _answer_anthropic(body: dict[str, Any]) -> Sequence[Part]:

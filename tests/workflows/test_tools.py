@@ -167,6 +167,40 @@ async def test_asked_twice_runs_once(client: Client) -> None:
         await call.result()
 
 
+async def test_a_model_that_was_not_told_of_a_tools_end_runs_it_no_second_time(client: Client) -> None:
+    """The stream broke while the tool ran, and the next session's model asks for it again at once."""
+    runs: list[str] = []
+    gate.clear()
+
+    @tool
+    async def slow(what: str) -> str:
+        await gate.wait()
+        runs.append(what)
+        return what
+
+    async with bench(client, agent(slow)) as call:
+        await call.begin()
+        first = await call.start_tool("slow", "call_1", what="x")
+        await call.stream_ends("lost")
+        await call.next_step("t2")
+        await call.open("t2", stream="MZ2")
+        gate.set()
+        assert (await first.result()).status == "succeeded"
+
+        async def ask(id: str, session: int) -> Any:
+            again = call.asked("slow", id, what="x").model_copy(update={"session": session})
+            return await call.handle.execute_update(CallWorkflow.run_tool, again, id=id)
+
+        assert (await ask("call_2", 2)).result == "x"
+        assert runs == ["x"]
+        assert [e.event.duplicate_of for e in await call.timeline("tool_called")] == [None, "call_1"]  # type: ignore[union-attr]
+        # Who was told, and asks again, means it.
+        assert (await ask("call_3", 1)).result == "x"
+        assert runs == ["x", "x"]
+        await call.hang_up(session=2)
+        await call.result()
+
+
 async def test_approval(client: Client) -> None:
     async with bench(client, desk) as call:
         await call.begin()
