@@ -134,6 +134,25 @@ def test_what_was_stopped_over_a_slow_line_may_have_been_heard(begun: float, ove
     assert {finding.rule for finding in judge(seen).findings} == (set() if forgiven else {"turn missing"})
 
 
+def test_what_was_heard_as_the_caller_hung_up_may_be_known_as_generated_only() -> None:
+    seen, _ = cut_short()
+    heard = next(row for row in seen.callers if row["at"] == 8)
+    seen.callers.remove(heard)
+    seen.callers.append({**heard, "at": 9.0})
+    assert judge(seen).findings == []
+
+
+def test_two_answers_may_be_heard_without_a_pause() -> None:
+    seen = good()
+    both = [TURNS[4], turn("agent_turn", "It is c1n2, yes.", "06", source="reply")]
+    seen.workflows[0].events[1] = signal(1, 4, TURNS[3], *both)
+    seen.records[CALL].entries.append({"session": 1, **both[1]})
+    assert {finding.rule for finding in judge(seen).findings} == {"turn twice", "turn that nobody heard"}
+    heard = next(row for row in seen.callers if row["at"] == 8)
+    heard["text"] += "It is c1n2, yes."
+    assert judge(seen).findings == []
+
+
 def test_what_a_mute_carrier_played_may_be_known_as_generated_only() -> None:
     seen, answer = cut_short()
     seen.carrier.insert(5, line(7, "fault", detail="the stream falls silent"))

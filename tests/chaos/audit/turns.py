@@ -88,10 +88,11 @@ def _agents_turns(seen: Evidence, call: str, record: Record) -> Iterator[Finding
         if _plain(said) not in heard:
             yield Finding(call, "turn that nobody heard", f"{turn['source']}: {turn['text']!r}")
     written = Counter(tag for turn in turns for tag in set(TAG.findall(turn["text"])))
-    times = Counter(tag for line in lines for tag in set(TAG.findall(line["text"])))
+    times = sum((_answers_in(line["text"], turns) for line in lines), Counter[str]())
     unheard = {tag for turn in turns for tag in TAG.findall(turn.get("generated") or "")}
     for line in lines:
-        mute = unheard if _carrier_mute(seen, call, line["at"]) or _line_slow(seen, line["at"]) else ()
+        not_told = _carrier_mute(seen, call, line["at"]) or _line_slow(seen, line["at"])
+        mute = unheard if not_told or _left_in_mid_word(seen, call, line["at"]) else ()
         for tag in TAG.findall(line["text"]):
             if line["whole"] and tag not in written and tag not in mute and not _last_moment(seen, line["at"]):
                 yield Finding(
@@ -100,6 +101,19 @@ def _agents_turns(seen: Evidence, call: str, record: Record) -> Iterator[Finding
     for tag, count in written.items():
         if count > times[tag]:
             yield Finding(call, "turn twice", f"{count} answers to {tag} in the record; {times[tag]} were heard")
+
+
+def _answers_in(heard: str, turns: list[Line]) -> Counter[str]:
+    """How often each tag was answered in what was heard without a pause: once, or by several turns in a row."""
+    found = Counter(set(TAG.findall(heard)))
+    texts = {_plain(turn["text"]): set(TAG.findall(turn["text"])) for turn in turns}
+    within = Counter(tag for text, tags in texts.items() if text in _plain(heard) for tag in tags)
+    return found | within
+
+
+def _left_in_mid_word(seen: Evidence, call: str, at: float) -> bool:
+    """Heard as the caller hung up: how much of the last word that was is known to some hundredths of a second."""
+    return any(line["at"] <= at for line in seen.of_caller(call, "hangs_up"))
 
 
 def _carrier_mute(seen: Evidence, call: str, at: float) -> bool:
