@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import structlog
 
 from media_bridge.audio import playout as out
+from media_bridge.audio.line import CallerAudio
 from media_bridge.call_link import CallLink
 from media_bridge.conversation import commands as do
 from media_bridge.conversation import events as ev
@@ -77,7 +78,7 @@ class Pipeline(ABC):
         self._records = records
         self._clock = clock
         self._t0 = clock()
-        self._audio_t0: int | None = None  #: stream time of the first caller frame
+        self._caller = CallerAudio()
         self._playout = out.Playout()
         self._observer = SessionObserver(grant)
         self._watchers: list[Watcher] = [self._observer]
@@ -141,8 +142,7 @@ class Pipeline(ABC):
 
     def audio_in(self, audio: bytes) -> None:
         """One frame from the caller."""
-        if self._audio_t0 is None:
-            self._audio_t0 = self._now()
+        self._caller.frame(len(audio), self._now())
         self._listen_to(audio)
         self.pump()
 

@@ -135,7 +135,7 @@ class RealtimePipeline(Pipeline):
         self._model.audio(audio)
 
     def _needed_from(self) -> int:
-        return max(0, self._conversation.replay_from(self._now()) - (self._audio_t0 or 0))
+        return max(0, self._conversation.replay_from(self._now()) - self._caller.begun_ms)
 
     def _lost(self) -> None:
         self._utterances.clear()
@@ -152,7 +152,7 @@ class RealtimePipeline(Pipeline):
 
     def _heard(self, event: RealtimeEvent, offset_ms: int) -> None:
         """An event of the model. Its stream positions begin at `offset_ms` of the caller's audio."""
-        start = offset_ms + (self._audio_t0 or 0)
+        start = offset_ms + self._caller.begun_ms
         profile = self._conversation.profile
         match event:
             case SpeechStarted(at_ms):

@@ -124,7 +124,7 @@ class TextPipeline(Pipeline):
 
     def _heard(self, event: ev.Event) -> None:
         """The ear counts from the caller's first audio, the conversation from the session's beginning."""
-        start = self._audio_t0 or 0
+        start = self._caller.begun_ms
         match event:
             case ev.CallerTurn(text, confidence, int(end_ms), speech_ms):
                 event = ev.CallerTurn(text, confidence, end_ms + start, speech_ms)
