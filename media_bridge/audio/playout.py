@@ -72,6 +72,7 @@ class _Track:
     start: int | None = None  #: position of its first byte in the current generation
     heard_before: int = 0  #: bytes heard in earlier generations (before a pause)
     anchors: list[tuple[int, int]] = dataclasses.field(default_factory=lambda: [(0, 0)])  #: (bytes, chars)
+    voiced: int = 0  #: characters that were known when the latest audio came
     closed: bool = False
     stop_at: int | None = None  #: byte after which it must not go on (end of a sentence)
     started: bool = False
@@ -150,14 +151,18 @@ class Playout:
         if track is None:
             return
         track.audio += audio
+        track.voiced = len(track.text)
         if chars is not None and len(track.audio) > track.anchors[-1][0]:
             track.anchors.append((len(track.audio), min(max(chars, track.anchors[-1][1]), len(track.text))))
 
-    def close(self, utterance: int) -> None:
-        """No more audio will come for this utterance."""
+    def close(self, utterance: int, *, cut: bool = False) -> None:
+        """No more audio will come for this utterance. `cut`: it was broken off, and text that was ahead of its audio
+        is never said."""
         track = self._find(utterance)
         if track is not None:
             track.closed = True
+            if cut:
+                track.text = track.text[: track.voiced]
 
     # --- the carrier's side ---
 

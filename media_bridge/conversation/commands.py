@@ -34,6 +34,7 @@ class EndUtterance:
     """No more clauses; SpeechEnded follows when it has been played."""
 
     utterance: int
+    cut: bool = False  #: it was broken off: words without their sound were never said
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -209,7 +209,7 @@ class RealtimeConversation:
         if response is not None:
             response.status, response.lost = "cancelled", True
             if response.utterance is not None:
-                self._out.append(do.EndUtterance(response.utterance))
+                self._out.append(do.EndUtterance(response.utterance, cut=True))
                 self._cut = response.utterance in self._floor.speech and not self._floor.caller_speaks
             elif response.wish is not None:
                 self._requests.again(response.wish)
@@ -385,7 +385,7 @@ class RealtimeConversation:
         self._active = None
         response.status = status
         if response.utterance is not None:
-            self._out.append(do.EndUtterance(response.utterance))
+            self._out.append(do.EndUtterance(response.utterance, cut=status != "completed"))
             if response.utterance in self._floor.speech:
                 if self._closing and status != "completed" and response.wish is not None:
                     self._requests.again(response.wish)  # half a goodbye is none

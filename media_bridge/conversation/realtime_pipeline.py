@@ -105,8 +105,8 @@ class RealtimePipeline(Pipeline):
                 self._playout.add_text(utterance, "")
             case do.AddText(utterance, text):
                 self._playout.add_text(utterance, text)
-            case do.EndUtterance(utterance):
-                self._playout.close(utterance)
+            case do.EndUtterance(utterance, cut):
+                self._playout.close(utterance, cut=cut)
                 self.pump()
             case do.DropSpeech():
                 self._drop_speech()

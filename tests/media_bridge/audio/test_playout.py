@@ -207,3 +207,20 @@ def test_what_is_said_after_a_sentence_was_to_be_the_last_is_played() -> None:
     assert [(item.utterance, item.complete) for item in ended] == [(1, False), (2, True)]
     assert ended[0].heard == "One two three four five."
     assert heard.count(b"\x02") == 2400
+
+
+def test_words_without_their_sound_were_not_said() -> None:
+    """A realtime model's words come ahead of its sound, and the connection breaks between the two."""
+    for cut, heard in ((True, "One two"), (False, "One two three")):
+        playout = Playout()
+        playout.add_text(1, "One")
+        playout.add_audio(1, b"\x01" * 1600, None)
+        playout.add_text(1, " two")
+        playout.add_audio(1, b"\x01" * 1600, None)
+        playout.add_text(1, " three")
+        playout.close(1, cut=cut)
+        messages, _ = playout.due(0)
+        for name in marks(messages):
+            playout.mark(name, 400)
+        _, news = playout.due(400)
+        assert news == [Ended(1, heard, complete=True, speech_ms=400)]

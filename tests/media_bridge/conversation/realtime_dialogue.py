@@ -423,8 +423,8 @@ class RealtimeDialogue:
                 self.playout.add_text(utterance, "")
             case do.AddText(utterance, text):
                 self.playout.add_text(utterance, text)
-            case do.EndUtterance(utterance):
-                self.playout.close(utterance)
+            case do.EndUtterance(utterance, cut):
+                self.playout.close(utterance, cut=cut)
             case do.AskToSay(text):
                 self.model.say(text)
             case do.Respond():
