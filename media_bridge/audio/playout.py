@@ -156,8 +156,8 @@ class Playout:
             track.anchors.append((len(track.audio), min(max(chars, track.anchors[-1][1]), len(track.text))))
 
     def close(self, utterance: int, *, cut: bool = False) -> None:
-        """No more audio will come for this utterance. `cut`: it was broken off, and text that was ahead of its audio
-        is never said."""
+        """No more audio will come for this utterance. `cut`: it was broken off, and text that was ahead of its
+        audio is never said."""
         track = self._find(utterance)
         if track is not None:
             track.closed = True
