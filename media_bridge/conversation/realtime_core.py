@@ -385,7 +385,8 @@ class RealtimeConversation:
         self._active = None
         response.status = status
         if response.utterance is not None:
-            self._out.append(do.EndUtterance(response.utterance, cut=status != "completed"))
+            cut = status != "completed" or self._closing  # then it was told to stop, and its sound is dropped
+            self._out.append(do.EndUtterance(response.utterance, cut=cut))
             if response.utterance in self._floor.speech:
                 if self._closing and status != "completed" and response.wish is not None:
                     self._requests.again(response.wish)  # half a goodbye is none
