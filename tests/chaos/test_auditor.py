@@ -125,12 +125,15 @@ def cut_short() -> tuple[Evidence, dict[str, Any]]:
     return seen, answer
 
 
+@pytest.mark.parametrize(("kind", "what"), [("slow", "carrier-bridge"), ("hang", "realtime")])
 @pytest.mark.parametrize(
     ("begun", "over", "forgiven"), [(6, 8.5, True), (6, 7, True), (9, 12, False), (2, 4, False)]
 )
-def test_what_was_stopped_over_a_slow_line_may_have_been_heard(begun: float, over: float, forgiven: bool) -> None:
+def test_what_was_stopped_over_a_slow_line_or_never_ended_may_have_been_heard(
+    kind: str, what: str, begun: float, over: float, forgiven: bool
+) -> None:
     seen, _ = cut_short()
-    seen.faults.append(Fault("slow", "carrier-bridge", begun, over))
+    seen.faults.append(Fault(kind, what, begun, over))
     assert {finding.rule for finding in judge(seen).findings} == (set() if forgiven else {"turn missing"})
 
 

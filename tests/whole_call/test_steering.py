@@ -91,7 +91,6 @@ async def test_end_by_the_command_line(stage: Scene) -> None:
     await caller.call.wait()
     events = await stage.home.over(caller.sid)
     assert said(events) == [GREETING, GOODBYE]
-    assert asked_of_carrier(stage, caller.sid) == [{"Status": "completed"}]
     assert caller.call.ended_by in ("rest", "bridge")
     assert (await stage.home.snapshot(caller.sid)).outcome == "completed"
 

@@ -91,7 +91,7 @@ def _agents_turns(seen: Evidence, call: str, record: Record) -> Iterator[Finding
     times = sum((_answers_in(line["text"], turns) for line in lines), Counter[str]())
     unheard = {tag for turn in turns for tag in TAG.findall(turn.get("generated") or "")}
     for line in lines:
-        not_told = _carrier_mute(seen, call, line["at"]) or _line_slow(seen, line["at"])
+        not_told = _carrier_mute(seen, call, line["at"]) or _not_told_in_time(seen, line["at"])
         mute = unheard if not_told or _left_in_mid_word(seen, call, line["at"]) else ()
         for tag in TAG.findall(line["text"]):
             if line["whole"] and tag not in written and tag not in mute and not _last_moment(seen, line["at"]):
@@ -123,10 +123,12 @@ def _carrier_mute(seen: Evidence, call: str, at: float) -> bool:
     return bool(told) and "falls silent" in told[-1]["detail"]
 
 
-def _line_slow(seen: Evidence, at: float) -> bool:
-    """What stops the carrier's playback was on its way when the caller heard this."""
+def _not_told_in_time(seen: Evidence, at: float) -> bool:
+    """What stops the carrier's playback was on its way when the caller heard this; or the model never said that
+    this was all, so what was heard of it is a guess by the pace of human speech."""
     return any(
-        fault.kind == "slow" and fault.what == "carrier-bridge" and fault.begun <= at <= fault.over + 1
+        (fault.kind, fault.what) in (("slow", "carrier-bridge"), ("hang", "realtime"))
+        and fault.begun <= at <= fault.over + 1
         for fault in seen.faults
     )
 
