@@ -64,6 +64,8 @@ T = TypeVar("T")
 
 END: Final = EndCall()
 """`end` without input."""
+CARRIER_HANGS_UP_WITHIN: Final = timedelta(seconds=10)
+"""After it was told to. Where the answer came too late, the caller was asked to wait, and it asks once more."""
 LAST_WORD_WITHIN: Final = timedelta(seconds=5)
 """After the hang-up: for the carrier's `completed` and the bridge's last records."""
 
@@ -185,7 +187,7 @@ class CallWorkflow:
             if self._left_to_carrier(ending):
                 await errands.unless_over(self._carrier.have_carrier_say(ending))
             elif ending.told and state.carrier_over_at is None and workflow.patched(TOLD_TO_HANG_UP):
-                await errands.unless_over(self._carrier.have_carrier_hang_up())
+                await self._carrier.is_over(CARRIER_HANGS_UP_WITHIN, "the carrier hangs up")
             if state.carrier_over_at is None:
                 await errands.unless_gone(self._carrier.hang_up())
             with contextlib.suppress(asyncio.TimeoutError):

@@ -25,8 +25,6 @@ NAMED_WITHIN: Final = timedelta(seconds=10)
 """A call that may have been dialled although the answer was lost: its webhooks name it soon, or never."""
 CARRIER_ASKS_WITHIN: Final = timedelta(seconds=3)
 """After the stream was closed."""
-CARRIER_HANGS_UP_WITHIN: Final = timedelta(seconds=10)
-"""After it was told to: long enough to ask once more."""
 CARRIER_TOLD_WITHIN: Final = timedelta(seconds=20)
 SPOKEN_WITHIN: Final = timedelta(seconds=6)
 SLOWEST_LETTER: Final = timedelta(milliseconds=120)
@@ -119,27 +117,18 @@ class CarrierErrands:
     async def have_carrier_say(self, ending: Ending) -> None:
         """The last words, spoken by the carrier, which asks what comes next when the stream has been closed; where
         it does not ask, it is told. It then hangs up by itself."""
-        state = self._state
         with contextlib.suppress(asyncio.TimeoutError):
             await workflow.wait_condition(lambda: ending.told, timeout=CARRIER_ASKS_WITHIN)
         if not ending.told:
             ending.told = True
             await effects.redirect_call(self._redirect(say=ending.say), CARRIER_TOLD_WITHIN)
-        with contextlib.suppress(asyncio.TimeoutError):
-            await workflow.wait_condition(
-                lambda: state.carrier_over_at is not None,
-                timeout=SPOKEN_WITHIN + len(ending.say) * SLOWEST_LETTER,
-                timeout_summary="the carrier speaks",
-            )
+        await self.is_over(SPOKEN_WITHIN + len(ending.say) * SLOWEST_LETTER, "the carrier speaks")
 
-    async def have_carrier_hang_up(self) -> None:
-        """It asked what comes next, so it does that by itself. Where the answer came too late, the caller has been
-        asked to wait, and it asks again: the last words are the answer to that."""
+    async def is_over(self, within: timedelta, why: str) -> None:
+        """Wait until the carrier says that the call is over, but not for longer."""
         with contextlib.suppress(asyncio.TimeoutError):
             await workflow.wait_condition(
-                lambda: self._state.carrier_over_at is not None,
-                timeout=CARRIER_HANGS_UP_WITHIN,
-                timeout_summary="the carrier hangs up",
+                lambda: self._state.carrier_over_at is not None, timeout=within, timeout_summary=why
             )
 
     async def hang_up(self) -> None:

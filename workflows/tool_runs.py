@@ -49,7 +49,7 @@ class ToolRuns:
         state, now, id = self._state, workflow.now(), ask.call.id
         if id in state.tools:
             return
-        twin = self._running_twin(ask.call) or self._ended_twin(ask)
+        twin = self._twin(ask)
         state.put_tool(id, ToolRun(call=ask.call, session=ask.session, requested_at=now))
         state.add(ToolCalled(at=now, call=ask.call, duplicate_of=twin))
         spec = state.agent.tool(ask.call.name)
@@ -71,22 +71,18 @@ class ToolRuns:
         assert outcome is not None
         return outcome
 
-    def _running_twin(self, call: ToolCall) -> str | None:
-        """The id of a running call of the same tool with the same arguments."""
-        wanted = _canonical(call)
-        for run in self._state.running_tools:
-            if run.call.name == call.name and _canonical(run.call) == wanted and run.call.id in self._tasks:
-                return run.call.id
-        return None
-
-    def _ended_twin(self, ask: RunTool) -> str | None:
-        """The id of the same call, asked in an earlier session, of which this model cannot have heard yet."""
+    def _twin(self, ask: RunTool) -> str | None:
+        """The id of a call of the same tool with the same arguments whose outcome will do: one that runs, or that
+        has just ended for an earlier session, so that this model cannot have heard of it yet."""
         wanted, since = _canonical(ask.call), workflow.now() - ASKED_AGAIN_WITHIN
+        for run in self._state.running_tools:
+            if _canonical(run.call) == wanted and run.call.id in self._tasks:
+                return run.call.id
         self._ended = {id: at for id, at in self._ended.items() if at >= since}
         for id in self._ended:
             run = self._state.tools[id]
-            same = run.call.name == ask.call.name and _canonical(run.call) == wanted
-            if same and run.session < ask.session and workflow.patched(ASKED_AGAIN):
+            earlier = run.session < ask.session and _canonical(run.call) == wanted
+            if earlier and workflow.patched(ASKED_AGAIN):
                 return id
         return None
 
@@ -102,7 +98,10 @@ class ToolRuns:
                 if refused is not None:
                     self._settle(refused)
                     return
-            self._settle(await self._attempt(call, spec))
+            outcome = await self._attempt(call, spec)
+            if outcome.status in ("succeeded", "unknown"):
+                self._ended[call.id] = workflow.now()
+            self._settle(outcome)
         except Exception as error:  # a bug here must not leave the agent waiting for ever
             workflow.logger.exception("tool run failed")
             self._settle(_failed(call, f"The tool {call.name} failed.", (_cut(1, type(error).__name__),)))
@@ -177,8 +176,6 @@ class ToolRuns:
         after_hangup = state.ended_at is not None or state.left_at is not None
         self._mark(outcome.id, outcome=outcome, after_hangup=after_hangup)
         self._tasks.pop(outcome.id, None)
-        if outcome.status in ("succeeded", "unknown"):
-            self._ended[outcome.id] = now
         state.add(ToolSettled(at=now, outcome=outcome, after_hangup=after_hangup))
         state.heard(now)
 
@@ -235,4 +232,4 @@ def _ended(
 
 
 def _canonical(call: ToolCall) -> str:
-    return json.dumps(call.arguments, sort_keys=True, ensure_ascii=False)
+    return json.dumps([call.name, call.arguments], sort_keys=True, ensure_ascii=False)

@@ -149,7 +149,7 @@ class DeepgramStream:
 
     async def send(self, audio: bytes) -> None:
         """Queue audio for sending; what cannot be sent for 4 s is dropped, oldest first."""
-        if self._closed or self._error is not None or self.send_now(audio):
+        if self._closed or self._error is not None:
             return
         self._audio += audio
         self._forget()

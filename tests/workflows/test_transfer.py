@@ -28,6 +28,22 @@ async def transferred(call: Bench, given: Any = NUMBER) -> None:
     assert (step.action, step.to, step.say, step.ring_timeout) == ("dial", NUMBER, "", 20)
 
 
+async def test_a_model_may_ask_for_the_same_transfer_again_at_once(client: Client) -> None:
+    """The line was busy and the caller is back with another session: that is no repetition of what was done."""
+    async with bench(client, desk) as call:
+        await call.begin()
+        await call.tool("transfer_call", to="support")
+        await call.stream_ends("closed")
+        await call.next_step("dial")
+        assert (await call.next_step("back", dial_status="busy")).action == "connect"
+        await call.open("back", stream="MZ2")
+        again = call.asked("transfer_call", "call_2", to="support").model_copy(update={"session": 2})
+        assert (await call.handle.execute_update("run_tool", again, id="call_2"))["status"] == "succeeded"
+        assert [e.event.duplicate_of for e in await call.timeline("tool_called")] == [None, None]  # type: ignore[union-attr]
+        await call.hang_up(session=2)
+        await call.result()
+
+
 async def test_the_stream_breaks_over_the_announcement(client: Client) -> None:
     """The carrier asks at once, and says itself what the caller has not heard to the end."""
     async with bench(client, desk, bridge=False) as call:

@@ -9,7 +9,15 @@ from aiohttp import web
 from websockets.exceptions import ConnectionClosedError
 from websockets.frames import Close
 
-from media_bridge.providers.vendor_socket import is_loopback, lost, open_socket, socket_url, warm_origin
+from media_bridge.providers.vendor_socket import (
+    is_loopback,
+    lost,
+    open_socket,
+    send_frame,
+    send_now,
+    socket_url,
+    warm_origin,
+)
 from stayline.errors import ProviderError
 from tests.fakes.misbehaviour import FakeServer
 
@@ -95,3 +103,35 @@ async def test_no_key_is_repeated_or_logged(caplog: pytest.LogCaptureFixture) ->
 async def test_warming_needs_nobody_to_be_there() -> None:
     await warm_origin("http://127.0.0.1:9")
     await warm_origin("https://nobody.invalid")
+
+
+class Echoing(FakeServer):
+    """A websocket that sends back what it is sent, as text or as bytes."""
+
+    def routes(self) -> list[web.RouteDef]:
+        return [web.get("/v1/x", self._echo)]
+
+    async def _echo(self, request: web.Request) -> web.WebSocketResponse:
+        await self.begin(request)
+        socket = web.WebSocketResponse(compress=False)
+        await socket.prepare(request)
+        async for message in socket:
+            if isinstance(message.data, str):
+                await socket.send_str(message.data)
+            else:
+                await socket.send_bytes(message.data)
+        return socket
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 160, 0xFFFF, 0x10000])
+async def test_frames_of_our_own_arrive_as_they_were(size: int) -> None:
+    data = bytes(97 + place % 26 for place in range(size))
+    async with Echoing() as fake:
+        socket = await open_socket("deepgram", fake.url, "/v1/x", headers={})
+        assert send_now(socket, data) == (size <= 0xFFFF)
+        if size <= 0xFFFF:
+            assert await socket.recv() == data
+        await send_frame(socket, data, text=True)
+        assert await socket.recv() == data.decode()
+        await socket.close()
+        assert not send_now(socket, data)
