@@ -156,6 +156,25 @@ def test_two_answers_may_be_heard_without_a_pause() -> None:
     assert judge(seen).findings == []
 
 
+@pytest.mark.parametrize(
+    ("pieces", "fine"),
+    [
+        (("Done: c1n2 is b", "ooked. "), True),
+        (("Done: c1n2 is bo", "is booked. "), False),
+        (("Done: c1n2 is boo", "booked. "), True),  # heard again
+        (("Done: c1n2 is b", "ked. "), True),  # lost
+        (("Done: c1n2", " is bo", " booked. "), True),
+        (("Done: c1n2 is b", "."), False),
+        (("Done: c1n2 is ", "not booked. "), False),
+    ],
+)
+def test_a_word_may_be_paused_in_its_middle(pieces: tuple[str, ...], fine: bool) -> None:
+    seen = good()
+    place = next(at for at, row in enumerate(seen.callers) if row["at"] == 8)
+    seen.callers[place : place + 1] = [{**seen.callers[place], "text": text} for text in pieces]
+    assert {finding.rule for finding in judge(seen).findings} == (set() if fine else {"turn that nobody heard"})
+
+
 def test_what_a_mute_carrier_played_may_be_known_as_generated_only() -> None:
     seen, answer = cut_short()
     seen.carrier.insert(5, line(7, "fault", detail="the stream falls silent"))

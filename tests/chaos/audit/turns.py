@@ -14,6 +14,9 @@ LAST_MOMENT: Final = 2.0
 """Seconds: a turn that ended so shortly before its bridge was killed may be missing. The promise is milliseconds;
 the rest is what a caller needs to notice that the answer has ended."""
 
+AT_A_PAUSE: Final = 3
+"""Letters, each of 20 ms: where playback stood when it was stopped is known to some hundredths of a second."""
+
 
 def check(seen: Evidence) -> Iterator[Finding]:
     sent = _sent(seen)
@@ -80,12 +83,11 @@ def _callers_turns(seen: Evidence, call: str, record: Record) -> Iterator[Findin
 def _agents_turns(seen: Evidence, call: str, record: Record) -> Iterator[Finding]:
     """What the record says that the caller heard, they heard; and the other way round."""
     lines = seen.of_caller(call, "heard")
-    heard = _plain("".join(line["text"] for line in lines))
     turns = record.of("agent_turn")
     for turn in turns:
         # How much of its last word was heard before a break is known to some hundredths of a second.
         said = turn["text"].rpartition(" ")[0] if turn.get("interrupted") else turn["text"]
-        if _plain(said) not in heard:
+        if not _was_heard(said, [line["text"] for line in lines]):
             yield Finding(call, "turn that nobody heard", f"{turn['source']}: {turn['text']!r}")
     written = Counter(tag for turn in turns for tag in set(TAG.findall(turn["text"])))
     times = sum((_answers_in(line["text"], turns) for line in lines), Counter[str]())
@@ -101,6 +103,30 @@ def _agents_turns(seen: Evidence, call: str, record: Record) -> Iterator[Finding
     for tag, count in written.items():
         if count > times[tag]:
             yield Finding(call, "turn twice", f"{count} answers to {tag} in the record; {times[tag]} were heard")
+
+
+def _was_heard(said: str, lines: list[str]) -> bool:
+    """The words were heard, at one go or paused in between, be it within a word."""
+    words = _plain(said)
+    if words in _plain("".join(lines)):
+        return True
+    pieces = [piece for line in lines if (piece := _plain(line))]
+    return any(
+        _goes_on(words, [piece[start:], *pieces[place + 1 :]])
+        for place, piece in enumerate(pieces)
+        for start in range(len(piece))
+    )
+
+
+def _goes_on(words: str, pieces: list[str]) -> bool:
+    """These are heard from here on; at each pause a letter or two may be missing, or be heard again."""
+    piece, *others = pieces
+    if piece.startswith(words):
+        return True
+    if not others or not words.startswith(piece):
+        return False
+    first, last = max(0, len(piece) - AT_A_PAUSE), min(len(piece) + AT_A_PAUSE, len(words) - 1)
+    return any(_goes_on(words[at:], others) for at in range(first, last + 1))
 
 
 def _answers_in(heard: str, turns: list[Line]) -> Counter[str]:
