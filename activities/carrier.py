@@ -1,20 +1,23 @@
 """The call at the carrier, through Twilio's REST interface: activities `place_call`, `hang_up`, `redirect_call` and
 `extend_call`.
 
-All are safe to repeat, though Twilio's own way to place a call is not (see `place_call`). They run in threads, with
-the SDK's synchronous client: its asynchronous one ignores its timeout (measured with twilio 9.13).
+All are safe to repeat, though Twilio's own way to place a call is not (see `place_call`). Requests are made in
+threads, with the SDK's synchronous client: its asynchronous one ignores its timeout (measured with twilio 9.13).
+Those that change a live call heartbeat: somebody waits on a dead line, so a dead worker must be missed soon.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from datetime import timedelta
 from functools import cached_property
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 from urllib.parse import parse_qs, urlsplit
 from xml.sax.saxutils import escape, quoteattr
 
@@ -30,8 +33,12 @@ from stayline.messages import ExtendCall, HangUp, PlaceCall, Placed, Redirect
 from stayline.names import CALL_PARAMETER, INBOUND_PATH, NEXT_PATH, STATUS_PATH, webhook_url
 from stayline.settings import TwilioCredentials
 
+T = TypeVar("T")
+
 REQUEST_TIMEOUT: Final = 8.0
 HEALTH_TIMEOUT: Final = 3.0
+BEAT_EVERY: Final = 1.0
+"""Seconds; `CARRIER_WORKER_SILENT_FOR` allows for some that are late. Most requests take less."""
 CLOCKS_DIFFER: Final = timedelta(seconds=2)
 """The carrier writes down whole seconds, by its own clock."""
 LOOK_AT: Final = 20
@@ -57,10 +64,15 @@ class _HttpClient(TwilioHttpClient):  # type: ignore[misc]
 
 
 class CarrierActivities:
-    """Calls at the carrier. `TWILIO_BASE_URL` may point at another server that speaks the same REST."""
+    """Calls at the carrier. `TWILIO_BASE_URL` may point at another server that speaks the same REST.
 
-    def __init__(self, credentials: TwilioCredentials) -> None:
+    Args:
+        threads: for requests; default: the event loop's own, which are few.
+    """
+
+    def __init__(self, credentials: TwilioCredentials, threads: Executor | None = None) -> None:
         self._credentials = credentials
+        self._threads = threads
 
     def warm(self) -> None:
         """Have the SDK import what a request needs: about a second that a lost call would wait for."""
@@ -122,8 +134,11 @@ class CarrierActivities:
         return Placed() if unknown else None
 
     @activity.defn
-    def hang_up(self, ask: HangUp) -> bool:
+    async def hang_up(self, ask: HangUp) -> bool:
         """End the call. False: it was over already."""
+        return await self._request(lambda: self._hang_up(ask))
+
+    def _hang_up(self, ask: HangUp) -> bool:
         call_id = ask.carrier_call_id or ask.call_id
         with _refusals():
             if ask.unanswered:
@@ -134,7 +149,7 @@ class CarrierActivities:
             return self._change(call_id, status="completed") is not None
 
     @activity.defn
-    def redirect_call(self, ask: Redirect) -> bool:
+    async def redirect_call(self, ask: Redirect) -> bool:
         """Have the carrier ask a living bridge for the next step, or say something and hang up. False: the call was
         over already.
 
@@ -142,6 +157,9 @@ class CarrierActivities:
             ApplicationError: `NoBridge`, retryable, when none answers. A redirect to a dead address would make
                 the carrier hang up, so the bridge is asked first.
         """
+        return await self._request(lambda: self._redirect_call(ask))
+
+    def _redirect_call(self, ask: Redirect) -> bool:
         if ask.say:
             words = "".join(letter if letter.isprintable() else " " for letter in ask.say)  # what XML can hold
             verbs = f"<Say>{escape(words)}</Say><Hangup/>"
@@ -154,10 +172,20 @@ class CarrierActivities:
         return call is not None
 
     @activity.defn
-    def extend_call(self, ask: ExtendCall) -> bool:
+    async def extend_call(self, ask: ExtendCall) -> bool:
         """Move the carrier's own time limit. False: the call was over already."""
+        return await self._request(lambda: self._extend_call(ask))
+
+    def _extend_call(self, ask: ExtendCall) -> bool:
         with _refusals():
             return self._change(ask.carrier_call_id, time_limit=ask.time_limit) is not None
+
+    async def _request(self, make: Callable[[], T]) -> T:
+        """Make requests in a thread; while they take, say that this worker lives."""
+        made = asyncio.get_running_loop().run_in_executor(self._threads, make)
+        while not (await asyncio.wait({made}, timeout=BEAT_EVERY))[0]:
+            activity.heartbeat()
+        return made.result()
 
     @cached_property
     def _client(self) -> Client:

@@ -60,8 +60,8 @@ def build_worker(
         credentials: default: from the environment (`TWILIO_…`).
     """
     tools, policies = ToolActivities(agents), PolicyActivities(agents)
-    carrier = CarrierActivities(credentials or TwilioCredentials())
     threads = ThreadPoolExecutor(THREADS, thread_name_prefix="activity")
+    carrier = CarrierActivities(credentials or TwilioCredentials(), threads)
     threads.submit(carrier.warm)
     throttle = timedelta(milliseconds=200)
     return Worker(

@@ -34,6 +34,8 @@ ATTEMPT_MARGIN: Final = timedelta(seconds=2)
 TOOL_WORKER_SILENT_FOR: Final = 10.0
 """Seconds. A tool that does not heartbeat itself is heartbeaten for: a dead worker is known long before the
 attempt's time is over. Generous, since an asynchronous tool that blocks its worker also stops these."""
+CARRIER_WORKER_SILENT_FOR: Final = timedelta(seconds=5)
+"""While a worker changes a live call, it heartbeats: if it dies, the caller hears nothing until another does it."""
 BRIDGE_ANSWERS_WITHIN: Final = timedelta(seconds=5)
 FAREWELL_WITHIN: Final = timedelta(seconds=45)
 HANG_UP_WITHIN: Final = timedelta(minutes=10)
@@ -122,6 +124,7 @@ async def hang_up(ask: HangUp) -> None:
         "hang_up",
         ask,
         start_to_close_timeout=timedelta(seconds=15),
+        heartbeat_timeout=CARRIER_WORKER_SILENT_FOR,
         schedule_to_close_timeout=HANG_UP_WITHIN,
         retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=20)),
         summary="hang up",
@@ -135,6 +138,7 @@ async def redirect_call(ask: Redirect, within: timedelta) -> bool:
         "redirect_call",
         ask,
         start_to_close_timeout=timedelta(seconds=15),
+        heartbeat_timeout=CARRIER_WORKER_SILENT_FOR,
         schedule_to_close_timeout=within,
         retry_policy=RetryPolicy(
             initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=2), backoff_coefficient=1.0
@@ -149,6 +153,7 @@ async def extend_call(ask: ExtendCall) -> None:
         "extend_call",
         ask,
         start_to_close_timeout=timedelta(seconds=15),
+        heartbeat_timeout=CARRIER_WORKER_SILENT_FOR,
         schedule_to_close_timeout=timedelta(minutes=2),
         retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=20)),
         summary="move the carrier's time limit",

@@ -32,11 +32,13 @@ class Rest:
     answer: dict[str, Any] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
     healthy: bool = True
+    takes: float = 0.0
 
     async def update(self, request: web.Request) -> web.Response:
         assert request.headers["Authorization"].startswith("Basic ")
         form = await request.post()
         self.asked.append((request.path, {key: str(value) for key, value in form.items()}))
+        await asyncio.sleep(self.takes)
         body = self.answer or {"sid": CALL, "status": "completed"}
         return web.json_response(body, status=self.status, headers=self.headers)
 
@@ -61,12 +63,12 @@ def carrier(origin: str, token: str = "secret") -> CarrierActivities:
 
 async def hang_up(origin: str, **settings: str) -> Any:
     activities = carrier(origin, **settings)
-    return await asyncio.to_thread(ActivityEnvironment().run, activities.hang_up, HangUp(call_id=CALL))
+    return await ActivityEnvironment().run(activities.hang_up, HangUp(call_id=CALL))
 
 
 async def redirect(origin: str, public_url: str) -> Any:
     ask = Redirect(call_id=CALL, public_url=public_url)
-    return await asyncio.to_thread(ActivityEnvironment().run, carrier(origin).redirect_call, ask)
+    return await ActivityEnvironment().run(carrier(origin).redirect_call, ask)
 
 
 async def test_hang_up(rest: Rest) -> None:
@@ -114,6 +116,18 @@ async def test_without_credentials(rest: Rest) -> None:
     with pytest.raises(ApplicationError) as caught:
         await hang_up(rest.origin, token="")
     assert (caught.value.type, caught.value.non_retryable) == ("CarrierNotConfigured", True)
+
+
+async def test_while_the_carrier_takes_its_time_the_worker_says_that_it_lives(
+    rest: Rest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("activities.carrier.BEAT_EVERY", 0.05)
+    rest.takes = 0.5
+    beats: list[tuple[Any, ...]] = []
+    environment = ActivityEnvironment()
+    environment.on_heartbeat = lambda *details: beats.append(details)
+    assert await environment.run(carrier(rest.origin).hang_up, HangUp(call_id=CALL)) is True
+    assert len(beats) > 1
 
 
 async def test_redirect_to_a_living_bridge(rest: Rest) -> None:

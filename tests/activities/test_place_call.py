@@ -56,7 +56,10 @@ async def run(carrier: LabCarrier, name: str, request: Any, attempt: int = 1) ->
     credentials = TwilioCredentials(account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN, base_url=carrier.rest_url)
     environment = ActivityEnvironment()
     environment.info = dataclasses.replace(environment.info, attempt=attempt)
-    return await asyncio.to_thread(environment.run, getattr(CarrierActivities(credentials), name), request)
+    activity = getattr(CarrierActivities(credentials), name)
+    if asyncio.iscoroutinefunction(activity):
+        return await environment.run(activity, request)
+    return await asyncio.to_thread(environment.run, activity, request)
 
 
 async def refused(carrier: LabCarrier, name: str, request: Any, attempt: int = 1) -> tuple[str | None, bool]:

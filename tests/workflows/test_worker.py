@@ -1,8 +1,9 @@
-"""Workers: one that is killed in the middle of a tool, and a deploy while a call is in progress."""
+"""Workers: one that is killed in the middle of its work, and a deploy while a call is in progress."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 import uuid
@@ -11,6 +12,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from temporalio.api.enums.v1 import TimeoutType
 from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
@@ -41,10 +44,14 @@ def worker(client: Client, desk: Agent, queue: str, **settings: str) -> Worker:
 
 
 @asynccontextmanager
-async def worker_process(client: Client, queue: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def worker_process(
+    client: Client, queue: str, **environment: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
     address = client.service_client.config.target_host
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *("-m", "tests.workflows.worker_process"), address, queue
+        sys.executable,
+        *("-m", "tests.workflows.worker_process", address, queue),
+        env={**os.environ, **environment},
     )
     try:
         yield process
@@ -125,6 +132,43 @@ async def test_a_worker_is_killed_while_it_runs_a_tool(client: Client) -> None:
         assert outcome.attempts[1].error is None
         await call.hang_up()
         await call.result()
+
+
+async def test_a_worker_is_killed_while_it_has_a_caller_fetched_back(client: Client) -> None:
+    """It is missed long before the time of its attempt is over: the caller hears nothing meanwhile."""
+    queue, desk, asked = f"calls-{uuid.uuid4().hex}", agent(), asyncio.Queue[str]()
+    answers = asyncio.Event()
+
+    async def change(request: web.Request) -> web.Response:
+        asked.put_nowait(str((await request.post())["Twiml"]))
+        await answers.wait()
+        return web.json_response({"sid": request.match_info["call"], "status": "in-progress"})
+
+    async def health(request: web.Request) -> web.Response:
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/2010-04-01/Accounts/{account}/Calls/{call}.json", change)
+    app.router.add_get("/health", health)
+    async with TestServer(app) as carrier:
+        origin = str(carrier.make_url("")).rstrip("/")
+        account = {"TWILIO_ACCOUNT_SID": "AC1", "TWILIO_AUTH_TOKEN": "secret", "TWILIO_BASE_URL": origin}
+        call = on_queue(client, desk, queue)
+        async with worker_process(client, queue, **account):
+            await call.begin(public_url=origin)
+            await call.handle.signal("bridge_lost", call.bridge_id)
+            first = await asked.get()
+        answers.set()
+        async with worker_process(client, queue, **account):
+            assert await asked.get() == first
+            await call.next_step("t2")
+            await call.open("t2")
+            await call.hang_up(session=2)
+            await call.result()
+    history = await call.handle.fetch_history()
+    tried = [e.activity_task_started_event_attributes for e in history.events]
+    missed = [t.last_failure.timeout_failure_info.timeout_type for t in tried if t.attempt == 2]
+    assert missed == [TimeoutType.TIMEOUT_TYPE_HEARTBEAT]
 
 
 async def test_a_deploy_leaves_calls_in_progress_alone(client: Client) -> None:
