@@ -92,6 +92,7 @@ class BridgeErrands:
         except ActivityError as error:
             self._errands.note_failure("bridge", error)
         finally:
+            ending.said = self._state.goodbye_heard  # a bridge that died over its answer may have closed in order
             ending.saying = False
 
     async def close_replaced(self, session: Session) -> None:

@@ -69,6 +69,8 @@ CARRIER_HANGS_UP_WITHIN: Final = timedelta(seconds=10)
 LAST_WORD_WITHIN: Final = timedelta(seconds=5)
 """After the hang-up: for the carrier's `completed` and the bridge's last records."""
 
+DIED_OVER_ITS_ANSWER: Final = "a bridge that has closed its stream and died is not waited for"
+"""Patch: before it, the caller was on a dead line until `close_session` had run out of time."""
 TOLD_TO_HANG_UP: Final = "a carrier that was told to hang up is given the time to do so"
 """Patch: before it, a request of ours cut off what the carrier was saying to a caller who waited."""
 UNSAID_BY_CARRIER: Final = "the carrier says what no bridge could say"
@@ -349,7 +351,12 @@ class CallWorkflow:
             (bridge_id,) = inputs
             if not isinstance(bridge_id, str):
                 raise ValueError("expected a bridge id")
-            self._state.lose_bridge(bridge_id, workflow.now())
+            state = self._state
+            if state.lose_bridge(bridge_id, workflow.now()) or state.ending is None:
+                return
+            session = state.last_held_by(bridge_id)
+            if session is not None and workflow.patched(DIED_OVER_ITS_ANSWER):
+                session.bridge_died = True
 
     # --- what people ask: updates that answer, and signals that Temporal's own UI and CLI can send ----------
 

@@ -51,9 +51,7 @@ class Errands:
         session = state.attached
         await workflow.wait_condition(
             lambda: (
-                task.done()
-                or state.carrier_over_at is not None
-                or (session is not None and session.closed == "bridge_lost")
+                task.done() or state.carrier_over_at is not None or (session is not None and session.bridge_died)
             )
         )
         if not task.done():

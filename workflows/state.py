@@ -47,6 +47,7 @@ class Session(BaseModel):
     next_seq: int = 1  #: the lowest record number that nothing at or above has arrived for
     missing: list[int] = Field(default_factory=list)  #: numbers below `next_seq` that have not arrived
     closed_by_record: bool = False  #: the bridge itself recorded the end: nothing more will come
+    bridge_died: bool = False  #: it answers nothing any more, whether it had recorded the end or not
     audio_in_ms: int = 0  #: as its records have said
     audio_out_ms: int = 0
 
@@ -307,6 +308,7 @@ class CallState(BaseModel):
         if session is None or session.bridge_id != bridge_id or self.ended_at is not None:
             return False
         session.closed = "bridge_lost"
+        session.bridge_died = True
         if self.transfer is not None:
             self.transfer.announced = False  # nobody knows whether it was heard
         if self.ending is not None:
@@ -314,6 +316,10 @@ class CallState(BaseModel):
         self.add(SessionClosed(at=now, session=session.number, reason="bridge_lost"))
         self.detach("bridge_lost", now)
         return True
+
+    def last_held_by(self, bridge_id: str) -> Session | None:
+        """The last session, if it was this bridge's."""
+        return self.sessions[-1] if self.sessions and self.sessions[-1].bridge_id == bridge_id else None
 
     def carrier_asks(self, token_sha256: str, now: datetime) -> None:
         """The carrier will open a stream with this token next."""

@@ -107,6 +107,7 @@ class Outside:
         self.somebody_speaks = False
         self.call_is_over = False
         self.redirect_fails = False
+        self.never_answers = False  #: the bridge, that it has closed a session
         self.places: Callable[[PlaceCall], Awaitable[Placed]] | None = None  #: instead of dialling leg `CA1`
 
     @activity.defn
@@ -119,6 +120,8 @@ class Outside:
     @activity.defn
     async def close_session(self, close: CloseSession) -> None:
         self.closed.append(close)
+        if self.never_answers:
+            await asyncio.Event().wait()
 
     @activity.defn
     async def hang_up(self, ask: HangUp) -> bool:

@@ -126,6 +126,25 @@ async def test_of_a_call_that_we_placed(client: Client) -> None:
 # --- a goodbye that the bridge should have said ------------------------------------------------------------
 
 
+async def test_the_bridge_dies_when_it_has_said_goodbye(client: Client) -> None:
+    """It had recorded that, but the workflow has no answer: none is waited for, and nothing is said twice."""
+    async with bench(client, agent()) as call:
+        call.outside.never_answers = True
+        await call.begin()
+        await call.handle.signal("end")
+        await closed(call)
+        await call.stream_ends("closed")
+        await call.handle.signal("bridge_lost", call.bridge_id)
+
+        async def hung_up() -> bool:
+            return bool(call.outside.hung_up)
+
+        await until(hung_up)
+        await call.carrier("completed")
+        assert (await call.result()).outcome == "completed"
+        assert call.outside.carrier_said == []
+
+
 async def test_the_bridge_dies_while_it_should_say_goodbye(client: Client) -> None:
     async with bench(client, agent()) as call:
         await call.admit()
