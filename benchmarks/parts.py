@@ -1,4 +1,4 @@
-"""What was in the way of a bridge, each beside what it does instead: CPU time, in one run.
+"""What was in the way of a bridge or a worker, each beside what it does instead: CPU time, in one run.
 
     python -m benchmarks.parts
 
@@ -17,6 +17,9 @@ from typing import Any
 import openai
 import orjson
 from aiohttp import web
+from temporalio.client import WorkflowHistory
+from temporalio.worker import Replayer, UnsandboxedWorkflowRunner, WorkflowRunner
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 from websockets.asyncio.client import connect
 
 from benchmarks import machine
@@ -27,7 +30,10 @@ from media_bridge.providers.openai_llm import OpenAILlm
 from media_bridge.providers.vendor_socket import send_frame
 from stayline import event_loop
 from stayline.models import UserMessage
+from stayline.temporal import data_converter
+from workflows.call import CallWorkflow
 
+HISTORY = Path(__file__).parent.parent / "tests" / "histories" / "eventful_call.json"
 RESULTS = Path(__file__).parent / "results" / "parts.json"
 FRAME = mulaw.silence(20)
 MEDIA = json.dumps({"event": "media", "sequenceNumber": "4", "media": {"payload": "f39/" * 53}, "streamSid": "MZ1"})
@@ -89,6 +95,21 @@ def plain(work: Callable[[], object]) -> Work:
     return awaited
 
 
+def replay(runner: WorkflowRunner) -> Work:
+    """A worker takes over a call of 21 workflow tasks."""
+    history = WorkflowHistory.from_json("eventful_call", HISTORY.read_text())
+
+    async def work() -> object:
+        replayer = Replayer(workflows=[CallWorkflow], data_converter=data_converter, workflow_runner=runner)
+        return await replayer.replay_workflow(history)
+
+    return work
+
+
+def told(us: float) -> tuple[float, str]:
+    return (round(us / 1000, 1), "ms") if us >= 10_000 else (round(us, 1), "µs")
+
+
 async def main() -> None:
     runner, origin = await vendor()
     socket = await connect(origin.replace("http", "ws"), compression=None, proxy=None)
@@ -139,19 +160,32 @@ async def main() -> None:
             without_sdk,
             100,
         ),
+        (
+            "a worker takes over a call of 21 workflow tasks: without the SDK's sandbox",
+            replay(
+                SandboxedWorkflowRunner(
+                    restrictions=SandboxRestrictions.default.with_passthrough_modules("stayline", "pydantic")
+                )
+            ),
+            replay(UnsandboxedWorkflowRunner()),
+            20,
+        ),
     ]
     rows = []
     for what, before, after, times in pairs:
         was, is_now = await micros(before, times), await micros(after, times)
         print(f"{what:70} {was:9.1f} {is_now:9.1f} us  {is_now / was:.2f}")
+        figure, unit = told(is_now)
+        before_it, its_unit = told(was)
+        of_it = "" if its_unit == unit else f" {its_unit}"
         rows.append(
-            {"what": what, "figure": round(is_now, 1), "unit": f"µs; was {was:.1f}", "goal": "", "met": None}
+            {"what": what, "figure": figure, "unit": f"{unit}; was {before_it}{of_it}", "goal": "", "met": None}
         )
     await socket.close()
     await llm.aclose()
     await runner.cleanup()
-    told = {**machine.heading("what was in the way", "python -m benchmarks.parts"), "rows": rows}
-    RESULTS.write_text(json.dumps(told, indent=1) + "\n")
+    result = {**machine.heading("what was in the way", "python -m benchmarks.parts"), "rows": rows}
+    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
