@@ -183,6 +183,7 @@ class CarrierActivities:
     async def _request(self, make: Callable[[], T]) -> T:
         """Make requests in a thread; while they take, say that this worker lives."""
         made = asyncio.get_running_loop().run_in_executor(self._threads, make)
+        made.add_done_callback(lambda done: done.cancelled() or done.exception())  # or nobody asks
         while not (await asyncio.wait({made}, timeout=BEAT_EVERY))[0]:
             activity.heartbeat()
         return made.result()

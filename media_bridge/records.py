@@ -66,6 +66,7 @@ class RecordSender:
         self._waiting: deque[TimelineEvent] = deque()
         self._first_seq = 1  #: number of the first waiting event
         self._at_once = BATCH
+        self._kept_to = 0  #: number of the last event that is in the spool file
         self._late = False  #: Temporal is slow or away: what is put from now on is kept as well
         self._more = asyncio.Event()
         self._hurry = asyncio.Event()  #: somebody waits for it
@@ -126,7 +127,9 @@ class RecordSender:
         try:
             await send(self._client, self._call_id, record)
         except RPCError as error:
-            if error.status in REFUSED:
+            if error.status in REFUSED and self._sent_by_another(len(events)):
+                log.info("records_resent_by_another_bridge", events=len(events))
+            elif error.status in REFUSED:
                 log.error("records_refused", status=error.status.name, events=len(events))
                 _write(self._spool.with_suffix(f".{self._first_seq}.refused"), record)
             else:
@@ -156,8 +159,16 @@ class RecordSender:
         self._keep()
 
     def _keep(self) -> None:
-        """Write all waiting events to the spool; small and rare, so it is done in place."""
-        _write(self._spool, self._record(tuple(self._waiting)))
+        """Write all waiting events to the spool, unless it has had them: another bridge may have sent what was
+        there. Small and rare, so it is done in place."""
+        last = self._first_seq + len(self._waiting) - 1
+        if last > self._kept_to and _write(self._spool, self._record(tuple(self._waiting))):
+            self._kept_to = last
+
+    def _sent_by_another(self, events: int) -> bool:
+        """The first so many of those that wait were in the spool file, which another bridge has sent: it takes a
+        file away only then."""
+        return self._kept_to >= self._first_seq + events - 1 and not self._spool.exists()
 
     def _record(self, events: tuple[TimelineEvent, ...]) -> Record:
         heard, spoken = self._audio_ms()
@@ -170,8 +181,8 @@ class RecordSender:
         )
 
 
-def _write(path: Path, record: Record) -> None:
-    """Write a record to a file, whole or not at all."""
+def _write(path: Path, record: Record) -> bool:
+    """Write a record to a file, whole or not at all. Whether it is there now."""
     part = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -183,6 +194,9 @@ def _write(path: Path, record: Record) -> None:
             part.unlink(missing_ok=True)
     except ValueError as error:  # an event that is no JSON
         log.error("record_not_writable", kind=type(error).__name__)
+    else:
+        return True
+    return False
 
 
 async def send(client: Client, call_id: str, record: Record) -> None:

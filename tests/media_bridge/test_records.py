@@ -363,6 +363,21 @@ async def test_the_records_of_a_session_that_still_sends_are_left_to_it(desk: De
     assert await desk.texts() == ["another's", "mine"]
 
 
+async def test_what_another_bridge_has_sent_is_not_refused(desk: Desk) -> None:
+    """A bridge is cut off; another one sends what it has left in the spool, and the call ends."""
+    sender = desk.sender()
+    await desk.line.cut()
+    async with running(sender):
+        sender.put(said("hello"))
+        await until(lambda: desk.spooled() == ["hello"])
+        async with running(SpoolResender(desk.client, desk.folder)):
+            await until(lambda: not desk.spool.exists())
+        await desk.closes()
+        await desk.line.mend()
+        await sender.caught_up(30)
+    assert list(desk.folder.iterdir()) == []
+
+
 async def test_what_another_bridge_adds_while_its_file_is_sent_stays(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
