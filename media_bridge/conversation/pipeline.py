@@ -20,6 +20,7 @@ from media_bridge.audio.line import CallerAudio
 from media_bridge.call_link import CallLink
 from media_bridge.conversation import commands as do
 from media_bridge.conversation import events as ev
+from media_bridge.conversation.cancellation import end
 from media_bridge.conversation.observer import SessionObserver
 from media_bridge.records import RecordSender
 from stayline.catalog import Role
@@ -132,8 +133,7 @@ class Pipeline(ABC):
                 self._begin()
                 self.feed(ev.CallStarted())
                 await self._done.wait()
-                for task in list(self._running):
-                    task.cancel()
+                await end(self._running)
         finally:
             self._tasks = None
             for timer in self._timers.values():

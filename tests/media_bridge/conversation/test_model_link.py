@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from media_bridge.conversation import model_health, model_link
+from media_bridge.conversation.cancellation import end
 from media_bridge.conversation.kept_sound import KEPT_MS, KeptSound
 from media_bridge.conversation.model_link import LOSSES, ModelLink
 from media_bridge.providers.base import (
@@ -202,6 +203,17 @@ async def calling(*providers: Provider) -> AsyncIterator[Call]:
 def frame(number: int) -> bytes:
     """A quiet one, unlike all others."""
     return bytes(0xF0 | number >> shift & 0xF for shift in (12, 8, 4, 0)) * 40
+
+
+@virtual
+async def test_a_call_may_end_at_the_moment_at_which_a_connection_is_lost() -> None:
+    provider = Provider("a")
+    async with calling(provider) as call:
+        session = await provider.session(1)
+        session.breaks()
+        async with asyncio.timeout(30):
+            await end([call.running])
+        assert call.running.cancelled()
 
 
 # --- carrying --------------------------------------------------------------------------------------------
