@@ -106,10 +106,6 @@ def replay(runner: WorkflowRunner) -> Work:
     return work
 
 
-def told(us: float) -> tuple[float, str]:
-    return (round(us / 1000, 1), "ms") if us >= 10_000 else (round(us, 1), "µs")
-
-
 async def main() -> None:
     runner, origin = await vendor()
     socket = await connect(origin.replace("http", "ws"), compression=None, proxy=None)
@@ -175,17 +171,14 @@ async def main() -> None:
     for what, before, after, times in pairs:
         was, is_now = await micros(before, times), await micros(after, times)
         print(f"{what:70} {was:9.1f} {is_now:9.1f} us  {is_now / was:.2f}")
-        figure, unit = told(is_now)
-        before_it, its_unit = told(was)
-        of_it = "" if its_unit == unit else f" {its_unit}"
-        rows.append(
-            {"what": what, "figure": figure, "unit": f"{unit}; was {before_it}{of_it}", "goal": "", "met": None}
-        )
+        scale, unit = (1000, "ms") if is_now >= 10_000 else (1, "µs")
+        figure, before_it = round(is_now / scale, 1), round(was / scale, 1)
+        rows.append({"what": what, "figure": figure, "unit": f"{unit}; was {before_it}", "goal": "", "met": None})
     await socket.close()
     await llm.aclose()
     await runner.cleanup()
-    result = {**machine.heading("what was in the way", "python -m benchmarks.parts"), "rows": rows}
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    told = {**machine.heading("what was in the way", "python -m benchmarks.parts"), "rows": rows}
+    RESULTS.write_text(json.dumps(told, indent=1) + "\n")
 
 
 if __name__ == "__main__":

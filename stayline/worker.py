@@ -37,7 +37,7 @@ WORKFLOW_TASKS: Final = 4
 
 They share one interpreter: of a hundred at once, as the SDK would take them, each is a hundred times slower. After
 another worker's death all calls are replayed, and replays that last longer than `task_timeout` are thrown away and
-begun again, for ever. Measured with 30 calls of 90 events on 15 % of a core: none answered within 60 s;
+begun again, for ever. Measured in the sandbox, 30 calls of 90 events on 15 % of a core: none answered within 60 s;
 with 4 tasks at once half of them after 13 s, all after 22 s.
 """
 

@@ -205,17 +205,6 @@ def frame(number: int) -> bytes:
     return bytes(0xF0 | number >> shift & 0xF for shift in (12, 8, 4, 0)) * 40
 
 
-@virtual
-async def test_a_call_may_end_at_the_moment_at_which_a_connection_is_lost() -> None:
-    provider = Provider("a")
-    async with calling(provider) as call:
-        session = await provider.session(1)
-        session.breaks()
-        async with asyncio.timeout(30):
-            await end([call.running])
-        assert call.running.cancelled()
-
-
 # --- carrying --------------------------------------------------------------------------------------------
 
 
@@ -256,6 +245,17 @@ async def test_advice_on_its_end_is_not_for_the_conversation() -> None:
         session.tells(Expiring(50.0), Partial("hi"))
         await until(lambda: len(call.events) == 1)
     assert call.events == [(Partial("hi"), 0)]
+
+
+@virtual
+async def test_a_call_may_end_at_the_moment_at_which_a_connection_is_lost() -> None:
+    provider = Provider("a")
+    async with calling(provider) as call:
+        session = await provider.session(1)
+        session.breaks()
+        async with asyncio.timeout(30):
+            await end([call.running])
+        assert call.running.cancelled()
 
 
 # --- loss ------------------------------------------------------------------------------------------------
