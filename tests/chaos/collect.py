@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import aiohttp
+import psutil  # type: ignore[import-untyped]
 from temporalio.client import Client, WorkflowExecutionStatus
 
 from tests.chaos.ledger import Ledger
@@ -81,7 +82,7 @@ async def look_at(child: _Process, port: int) -> dict[str, Any]:
             async with aiohttp.ClientSession(timeout=timeout) as http:
                 async with http.get(f"http://127.0.0.1:{port}/health") as answer:
                     state = await answer.json()
-                    seen |= {"calls": state["calls"], "tasks": state["tasks"]}
+                    seen |= {"calls": state["calls"], "tasks": state["tasks"], "inbound": _inbound(pid)}
                 async with http.get(f"http://127.0.0.1:{port}/metrics") as answer:
                     seen |= _metrics(await answer.text())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -97,6 +98,16 @@ def _of_proc(pid: int) -> dict[str, Any]:
         return {"dead": True}
     sockets = sum(link.startswith("socket:") for link in links)
     return {"pid": pid, "fds": len(links) - sockets, "sockets": sockets, "threads": threads}
+
+
+def _inbound(pid: int) -> int:
+    """Connections to its own ports: each has a task in its HTTP server, also while nothing is asked."""
+    try:
+        found = psutil.Process(pid).net_connections("tcp")
+    except psutil.Error:
+        return 0
+    doors = {one.laddr.port for one in found if one.status == psutil.CONN_LISTEN}
+    return sum(one.status == psutil.CONN_ESTABLISHED and one.laddr.port in doors for one in found)
 
 
 def _metrics(text: str) -> dict[str, float]:

@@ -156,6 +156,12 @@ def test_two_answers_may_be_heard_without_a_pause() -> None:
     assert judge(seen).findings == []
 
 
+def test_a_connection_that_is_kept_open_has_a_task() -> None:
+    seen = good()
+    _left(tasks=50, inbound=35)(seen)
+    assert judge(seen).findings == []
+
+
 @pytest.mark.parametrize(
     ("pieces", "fine"),
     [
@@ -320,7 +326,7 @@ RULES: dict[str, list[Spoil]] = {
     "fds leaked": [_left(fds=40)],
     "sockets leaked": [_left(sockets=60)],
     "threads leaked": [_left(threads=80)],
-    "tasks leaked": [_left(tasks=50)],
+    "tasks leaked": [_left(tasks=50), _left(tasks=50, inbound=20)],
     "lease leaked": [lambda s: s.workflows.append(Workflow("bridge-b2-12ab", "BridgeWorkflow", "RUNNING"))],
     "no lease": [lambda s: s.workflows.pop()],
 }
