@@ -9,6 +9,7 @@ from typing import Final
 
 from media_bridge.audio import mulaw
 from media_bridge.audio.loudness import is_loud
+from media_bridge.audio.quiet import QuietTogether
 from media_bridge.conversation import events as ev
 from media_bridge.providers.base import (
     EagerEndOfTurn,
@@ -28,7 +29,7 @@ KEPT_MS: Final = 10_000
 """Caller audio since the last turn that is kept, so that another connection can hear it (again)."""
 KEPT_FRAMES: Final = KEPT_MS // 20
 TOGETHER: Final = 10
-"""Frames that are sent at once, if so many wait."""
+"""Pieces that are sent at once, if so many wait."""
 DEAF_LOUD_MS: Final = 3000
 DEAF_SECONDS: Final = 8.0
 """Loud sound of the caller, in all and for how long, without any event: it hears nothing any more."""
@@ -68,6 +69,7 @@ class Ear:
         self._heard = heard
         self._failed = failed
         self._changed = changed
+        self._quiet = QuietTogether()
         self._frames: deque[bytes] = deque(maxlen=KEPT_FRAMES)  #: not sent yet
         self._kept: deque[bytes] = deque()  #: since the last turn
         self._kept_ms = 0
@@ -87,10 +89,11 @@ class Ear:
         self._kept_ms += ms
         while self._kept_ms > KEPT_MS:
             self._kept_ms -= mulaw.bytes_to_ms(len(self._kept.popleft()))
-        if is_loud(frame):
+        if loud := is_loud(frame):
             self._loud_ms += ms
-        if self._frames or self._now is None or not self._now(frame):
-            self._frames.append(frame)
+        piece = self._quiet.add(frame, loud=loud)
+        if piece and (self._frames or self._now is None or not self._now(piece)):
+            self._frames.append(piece)
             self._more.set()
 
     async def run(self) -> None:
@@ -134,6 +137,7 @@ class Ear:
 
     def _begin(self) -> None:
         """A connection begins: it hears what no turn has come of yet."""
+        self._quiet.drop()
         self._frames = deque(self._kept, maxlen=KEPT_FRAMES)
         self._offset_ms = self._received_ms - self._kept_ms
         self._more.set()
@@ -188,13 +192,13 @@ class Ear:
         while True:
             while self._frames:
                 try:
-                    await stream.send(self._next_frames())
+                    await stream.send(self._next_pieces())
                 except Exception as error:
                     raise understood("stt", error) from error
             self._more.clear()
             await self._more.wait()
 
-    def _next_frames(self) -> bytes:
+    def _next_pieces(self) -> bytes:
         """What waits, as one piece: a busy event loop is the worst time for many small messages."""
         if len(self._frames) == 1:
             return self._frames.popleft()

@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 
 from media_bridge.audio import mulaw
-from media_bridge.audio.loudness import is_loud
+from media_bridge.audio.quiet import QuietTogether
 from media_bridge.conversation.kept_sound import KeptSound
 from media_bridge.conversation.model_health import ModelHealth
 from media_bridge.providers.base import (
@@ -97,6 +97,7 @@ class ModelLink:
         self._failed = failed
         self._changed = changed
         self._kept = KeptSound()
+        self._quiet = QuietTogether()
         self._frames: deque[bytes] = deque()  #: not sent yet
         self._outbox: deque[Send] = deque()
         self._now: Callable[[bytes], bool] | None = None  #: sends a frame at once, if it can
@@ -113,15 +114,16 @@ class ModelLink:
 
     # --- the pipeline's side ---
 
-    def audio(self, frame: bytes) -> None:
-        """Caller audio, μ-law."""
+    def audio(self, frame: bytes, *, loud: bool) -> None:
+        """Caller audio, μ-law; `loud`: it may hold a voice."""
         self._kept.add(frame)
         if not self._connected:
             return
-        if is_loud(frame):
+        if loud:
             self._health.loud(mulaw.bytes_to_ms(len(frame)))
-        if self._frames or self._now is None or not self._now(frame):
-            self._frames.append(frame)
+        piece = self._quiet.add(frame, loud=loud)
+        if piece and (self._frames or self._now is None or not self._now(piece)):
+            self._frames.append(piece)
             self._more_audio.set()
         if self._health.has_proven(_now()):
             self._kept.needed_from(self._needed_from())
@@ -215,6 +217,7 @@ class ModelLink:
         elif before is not None and renewed:
             self._changed("realtime", member.ref, "renewed")
         self._outbox.clear()
+        self._quiet.drop()
         self._frames = self._kept.frames
         self._now = session.send_now if isinstance(session, SendsNow) else None
         self._more_audio.set()

@@ -130,9 +130,10 @@ class RealtimePipeline(Pipeline):
     # --- the model ---
 
     def _listen_to(self, audio: bytes) -> None:
-        if is_loud(audio):
+        loud = is_loud(audio)
+        if loud:
             self._loud_at = self._now()
-        self._model.audio(audio)
+        self._model.audio(audio, loud=loud)
 
     def _needed_from(self) -> int:
         return max(0, self._conversation.replay_from(self._now()) - self._caller.begun_ms)

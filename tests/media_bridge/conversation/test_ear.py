@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from media_bridge.audio.quiet import SETTLED_MS
 from media_bridge.conversation import ear
 from media_bridge.conversation import events as ev
 from media_bridge.conversation.ear import ATTEMPTS, KEPT_FRAMES, Ear
@@ -197,6 +198,22 @@ async def test_of_too_much_audio_the_latest_is_kept() -> None:
         await until(lambda: len(stream.audio) == KEPT_FRAMES)
     assert stream.audio[0] == frame(10)
     assert stream.audio[-1] == frame(KEPT_FRAMES + 9)
+
+
+async def test_quiet_that_waits_is_heard_once_whoever_hears_it() -> None:
+    a, b = Provider("a"), Provider("b")
+    settled, waiting = [silence(20)] * (SETTLED_MS // 20), [b"\xfe" * FRAME_BYTES, b"\x7e" * FRAME_BYTES]
+    async with listening(a, b) as listener:
+        first = await a.stream(1)
+        for quiet in [*settled, *waiting]:
+            listener.ear.audio(quiet)
+        await until(lambda: len(first.audio) == len(settled))
+        assert first.audio == settled, "two frames wait for more"
+        first.breaks()
+        second = await b.stream(1)
+        listener.ear.audio(tone(20))
+        await until(lambda: second.audio[-1:] == [tone(20)])
+    assert second.audio == [*settled, *waiting, tone(20)]
 
 
 # --- failures --------------------------------------------------------------------------------------------

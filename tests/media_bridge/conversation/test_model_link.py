@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from media_bridge.audio.loudness import is_loud
+from media_bridge.audio.quiet import SETTLED_MS, TOGETHER_MS
 from media_bridge.conversation import model_health, model_link
 from media_bridge.conversation.cancellation import end
 from media_bridge.conversation.kept_sound import KEPT_MS, KeptSound
@@ -183,7 +185,7 @@ class Call:
     async def frames(self, *frames: bytes) -> None:
         """In real time."""
         for frame in frames:
-            self.link.audio(frame)
+            self.link.audio(frame, loud=is_loud(frame))
             await asyncio.sleep(0.02)
 
 
@@ -237,6 +239,30 @@ async def test_audio_is_kept_while_the_first_connection_is_made() -> None:
 
 
 @virtual
+async def test_a_quiet_caller_is_sent_in_larger_pieces_and_a_voice_frame_by_frame() -> None:
+    provider = Provider("a")
+    async with calling(provider) as call:
+        session = await provider.session(1)
+        await call.frames(*[LOUD] * 10, *[QUIET] * (SETTLED_MS // 20 + 10), QUIET, LOUD, LOUD)
+        await until(lambda: session.audio[-1] == LOUD)
+    together = QUIET * (TOGETHER_MS // 20)
+    assert session.audio == [*[LOUD] * 10, *[QUIET] * (SETTLED_MS // 20), together, together, QUIET + LOUD, LOUD]
+
+
+@virtual
+async def test_quiet_that_waits_is_heard_once_by_a_new_connection() -> None:
+    provider = Provider("a")
+    async with calling(provider) as call:
+        first = await provider.session(1)
+        await call.frames(*[QUIET] * (SETTLED_MS // 20), frame(1), frame(2))
+        first.breaks()
+        second = await provider.session(2)
+        await call.frames(LOUD)
+        await until(lambda: bool(second.audio) and second.audio[-1] == LOUD)
+    assert second.audio[-3:] == [frame(1), frame(2), LOUD]
+
+
+@virtual
 async def test_advice_on_its_end_is_not_for_the_conversation() -> None:
     provider = Provider("a")
     async with calling(provider) as call:
@@ -273,11 +299,11 @@ async def test_a_new_connection_hears_the_open_turn_again() -> None:
         await call.frames(*map(frame, range(500, 600)))
         first.breaks()
         second = await provider.session(2)
-        await call.frames(frame(600))
-        await until(lambda: second.audio[-1:] == [frame(600)])
+        await call.frames(LOUD)
+        await until(lambda: second.audio[-1:] == [LOUD])
         second.tells(SpeechStarted(500))
         await until(lambda: len(call.events) == 2)
-    assert second.audio == [frame(number) for number in range(8500 // 20, 601)]
+    assert second.audio == [*(frame(number) for number in range(8500 // 20, 600)), LOUD]
     assert call.events[-1] == (SpeechStarted(500), 8500), "the same place in the caller's audio"
     assert call.story == ["new", "lost", "new"]
     assert call.failures == ["a: out of order"]
@@ -345,7 +371,7 @@ def test_whatever_an_adapter_raises_costs_only_its_connection(error: Exception, 
             elif while_ == "asking":
                 call.link.send(lambda s: s.respond())
             else:
-                call.link.audio(frame(1))
+                call.link.audio(frame(1), loud=False)
             second = await b.session(1)
             second.tells(Partial("still here"))
             await until(lambda: len(call.events) == 1)
