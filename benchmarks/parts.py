@@ -25,6 +25,7 @@ from websockets.asyncio.client import connect
 from benchmarks import machine
 from media_bridge.audio import mulaw
 from media_bridge.audio.loudness import is_loud
+from media_bridge.audio.quiet import QuietTogether
 from media_bridge.providers.base import LlmRequest, ProviderConfig
 from media_bridge.providers.openai_llm import OpenAILlm
 from media_bridge.providers.vendor_socket import send_frame
@@ -111,6 +112,7 @@ async def main() -> None:
     socket = await connect(origin.replace("http", "ws"), compression=None, proxy=None)
     llm = OpenAILlm(ProviderConfig("openai", "gpt-6-luna", api_key="key", base_url=origin))
     request = LlmRequest("Be brief.", [UserMessage(text="When do you close?")], (), "CA1")
+    quiet = QuietTogether()
     client = openai.AsyncOpenAI(api_key="key", base_url=f"{origin}/v1", max_retries=0)
 
     async def by_websockets() -> None:
@@ -120,6 +122,16 @@ async def main() -> None:
     async def by_us() -> None:
         await send_frame(socket, FRAME)
         await asyncio.sleep(0)
+
+    async def five_frames() -> None:
+        for _ in range(5):
+            await by_us()
+
+    async def together() -> None:
+        for _ in range(5):
+            if piece := quiet.add(FRAME, loud=False):
+                await send_frame(socket, piece)
+            await asyncio.sleep(0)
 
     async def typed() -> None:
         body = llm._response_parameters(request)
@@ -149,6 +161,12 @@ async def main() -> None:
             by_websockets,
             by_us,
             5_000,
+        ),
+        (
+            "100 ms of a quiet caller to a vendor, with its way and the vendor: one piece instead of five frames",
+            five_frames,
+            together,
+            1_000,
         ),
         (
             "a language model's reply of ten words, with the model: without the SDK",
