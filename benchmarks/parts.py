@@ -129,7 +129,7 @@ async def main() -> None:
 
     async def together() -> None:
         for _ in range(5):
-            if piece := quiet.add(FRAME, loud=False):
+            if piece := quiet.add(FRAME, 0):
                 await send_frame(socket, piece)
             await asyncio.sleep(0)
 

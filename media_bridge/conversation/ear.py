@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from media_bridge.audio import mulaw
-from media_bridge.audio.loudness import is_loud
+from media_bridge.audio.loudness import LOUD, loudness
 from media_bridge.audio.quiet import QuietTogether
 from media_bridge.conversation import events as ev
 from media_bridge.providers.base import (
@@ -89,9 +89,10 @@ class Ear:
         self._kept_ms += ms
         while self._kept_ms > KEPT_MS:
             self._kept_ms -= mulaw.bytes_to_ms(len(self._kept.popleft()))
-        if loud := is_loud(frame):
+        level = loudness(frame)
+        if level > LOUD:
             self._loud_ms += ms
-        piece = self._quiet.add(frame, loud=loud)
+        piece = self._quiet.add(frame, level)
         if piece and (self._frames or self._now is None or not self._now(piece)):
             self._frames.append(piece)
             self._more.set()

@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 
 from media_bridge.audio import mulaw
+from media_bridge.audio.loudness import LOUD
 from media_bridge.audio.quiet import QuietTogether
 from media_bridge.conversation.kept_sound import KeptSound
 from media_bridge.conversation.model_health import ModelHealth
@@ -114,14 +115,14 @@ class ModelLink:
 
     # --- the pipeline's side ---
 
-    def audio(self, frame: bytes, *, loud: bool) -> None:
-        """Caller audio, μ-law; `loud`: it may hold a voice."""
+    def audio(self, frame: bytes, loudness: int) -> None:
+        """Caller audio, μ-law, and its `loudness`."""
         self._kept.add(frame)
         if not self._connected:
             return
-        if loud:
+        if loudness > LOUD:
             self._health.loud(mulaw.bytes_to_ms(len(frame)))
-        piece = self._quiet.add(frame, loud=loud)
+        piece = self._quiet.add(frame, loudness)
         if piece and (self._frames or self._now is None or not self._now(piece)):
             self._frames.append(piece)
             self._more_audio.set()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from media_bridge.audio import playout as out
-from media_bridge.audio.loudness import is_loud
+from media_bridge.audio.loudness import LOUD, loudness
 from media_bridge.call_link import CallLink
 from media_bridge.conversation import commands as do
 from media_bridge.conversation import events as ev
@@ -130,10 +130,10 @@ class RealtimePipeline(Pipeline):
     # --- the model ---
 
     def _listen_to(self, audio: bytes) -> None:
-        loud = is_loud(audio)
-        if loud:
+        level = loudness(audio)
+        if level > LOUD:
             self._loud_at = self._now()
-        self._model.audio(audio, loud=loud)
+        self._model.audio(audio, level)
 
     def _needed_from(self) -> int:
         return max(0, self._conversation.replay_from(self._now()) - self._caller.begun_ms)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from media_bridge.audio.loudness import is_loud
+from media_bridge.audio.loudness import loudness
 from media_bridge.audio.quiet import SETTLED_MS, TOGETHER_MS
 from media_bridge.conversation import model_health, model_link
 from media_bridge.conversation.cancellation import end
@@ -185,7 +185,7 @@ class Call:
     async def frames(self, *frames: bytes) -> None:
         """In real time."""
         for frame in frames:
-            self.link.audio(frame, loud=is_loud(frame))
+            self.link.audio(frame, loudness(frame))
             await asyncio.sleep(0.02)
 
 
@@ -371,7 +371,7 @@ def test_whatever_an_adapter_raises_costs_only_its_connection(error: Exception, 
             elif while_ == "asking":
                 call.link.send(lambda s: s.respond())
             else:
-                call.link.audio(frame(1), loud=False)
+                call.link.audio(frame(1), 0)
             second = await b.session(1)
             second.tells(Partial("still here"))
             await until(lambda: len(call.events) == 1)
