@@ -9,7 +9,7 @@ from media_bridge.audio.loudness import QUIET
 
 SETTLED_MS: Final = 1000
 """Quiet after which nobody waits for the next frame: the vendors have found the end of a turn by then, as a rule.
-Where one waits longer, its end is found `TOGETHER_MS` later at most."""
+Where one waits longer, its end is found 80 ms later at most."""
 TOGETHER_MS: Final = 100
 
 
