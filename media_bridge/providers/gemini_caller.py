@@ -15,9 +15,10 @@ import re
 from typing import Final
 
 from media_bridge.audio.loudness import is_loud
-from media_bridge.audio.mulaw import bytes_to_ms
+from media_bridge.audio.mulaw import BYTES_PER_MS, bytes_to_ms
 from media_bridge.providers.base import CallerTranscript, Partial, RealtimeEvent, SpeechStarted, SpeechStopped
 
+FRAME_BYTES: Final = 20 * BYTES_PER_MS
 QUIET_MS: Final = 1000
 """Silence after which the caller has ceased to speak, if no answer has come before. Longer than Gemini waits."""
 GAP_MS: Final = 600
@@ -59,8 +60,12 @@ class Caller:
         self._loud_ms = 0  #: loud sound that belongs to no turn yet
         self._turn: _Turn | None = None
 
-    def hear(self, frame: bytes) -> list[RealtimeEvent]:
-        """The caller's next audio, μ-law."""
+    def hear(self, audio: bytes) -> list[RealtimeEvent]:
+        """The caller's next audio, μ-law of any length: a voice may begin in its last frame."""
+        frames = (audio[at : at + FRAME_BYTES] for at in range(0, len(audio), FRAME_BYTES))
+        return [event for frame in frames for event in self._hear(frame)]
+
+    def _hear(self, frame: bytes) -> list[RealtimeEvent]:
         before = bytes_to_ms(self._bytes)
         self._bytes += len(frame)
         if is_loud(frame):

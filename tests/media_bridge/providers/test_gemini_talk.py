@@ -6,10 +6,13 @@ import base64
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from media_bridge.audio import mulaw
+from media_bridge.audio.loudness import is_loud
 from media_bridge.providers.base import (
     CallerTranscript,
     Expiring,
@@ -211,6 +214,22 @@ def test_words_that_come_after_everything_are_told_without_a_new_turn() -> None:
     take(talk, says("What time"), SPEAKS, GENERATED, COMPLETE)
     events = take(talk, says(" do you"), says(" open?")) + hear(talk, QUIET, 3000)
     assert events == [CallerTranscript("do you open?")]
+
+
+def test_a_voice_is_found_where_it_begins_however_its_audio_is_cut() -> None:
+    voice = mulaw.encode(np.full(160, 2000, dtype=np.int16))
+    before = silence(80)
+    assert is_loud(voice)
+    assert not is_loud(before + voice), "as a whole it is quiet"
+
+    def told(*pieces: bytes) -> list[RealtimeEvent]:
+        talk = Talk(blocking=False)
+        events = [event for piece in pieces for event in talk.hear(piece)]
+        return events + take(talk, says("Hello"))
+
+    frames = told(*[silence(20)] * 4, *[voice] * 6)
+    assert told(before + voice, *[voice] * 5) == frames
+    assert [event.at_ms for event in frames if isinstance(event, SpeechStarted)] == [80]
 
 
 def test_a_caller_who_speaks_again_during_the_answer_has_a_second_turn() -> None:
