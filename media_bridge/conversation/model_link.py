@@ -126,8 +126,7 @@ class ModelLink:
         if piece and (self._frames or self._now is None or not self._now(piece)):
             self._frames.append(piece)
             self._more_audio.set()
-        if self._health.has_proven(_now()):
-            self._kept.needed_from(self._needed_from())
+        self._forget_what_was_understood()
 
     def send(self, what: Send) -> None:
         """Ask or tell the model something, in order. Lost with the connection: whoever asked asks again."""
@@ -153,6 +152,10 @@ class ModelLink:
             if self._next is not None:
                 await _close(self._next[1])
             await self._leave()
+
+    def _forget_what_was_understood(self) -> None:
+        if self._health.has_proven(_now()):
+            self._kept.needed_from(self._needed_from())
 
     # --- connecting ---
 
@@ -233,6 +236,7 @@ class ModelLink:
     def _disconnected(self) -> None:
         """From this moment on nothing is heard of the old connection, and nothing sent to it."""
         if self._connected:
+            self._forget_what_was_understood()  # the last of it since the caller's last frame
             self._connected = False
             self._now = None
             self._frames.clear()

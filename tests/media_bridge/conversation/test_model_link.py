@@ -324,6 +324,20 @@ async def test_what_is_not_needed_is_not_heard_again() -> None:
 
 
 @virtual
+async def test_what_is_understood_just_before_the_loss_is_not_heard_again() -> None:
+    """Its words, and the loss after them, come between two frames of the caller."""
+    provider = Provider("a")
+    async with calling(provider) as call:
+        first = await provider.session(1)
+        await call.frames(*map(frame, range(500)))
+        call.needed = 9500
+        first.breaks()
+        second = await provider.session(2)
+        await until(lambda: len(second.audio) > 0)
+    assert second.audio == [frame(number) for number in range(9500 // 20, 500)]
+
+
+@virtual
 async def test_what_was_heard_again_is_kept_until_it_is_understood() -> None:
     """The second connection breaks before it says a word: the third one hears the turn as well."""
     provider = Provider("a")
@@ -331,9 +345,9 @@ async def test_what_was_heard_again_is_kept_until_it_is_understood() -> None:
         first = await provider.session(1)
         first.tells(SpeechStarted(0))
         await call.frames(*map(frame, range(50)))
-        call.needed = 10**6
         first.breaks()
         second = await provider.session(2)
+        call.needed = 10**6
         await call.frames(*map(frame, range(50, 60)))
         second.breaks()
         third = await provider.session(3)
