@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos import faults
-from tests.chaos.fleet import Front
+from tests.chaos.fleet import REALTIME, Front
 from tests.chaos.scenario import Outcome, run
 
 WAVE = 100
@@ -29,6 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.run", description=__doc__.partition("\n")[0])
     parser.add_argument("--calls", type=int, default=1000)
     parser.add_argument("--at-once", type=int, default=16, help="callers on the line at any time")
+    parser.add_argument("--realtime", type=float, default=REALTIME, help="share of the callers in realtime mode")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument(
         "--faults", nargs="*", default=list(faults.ALL), metavar="KIND", help="default: all of them"
@@ -57,6 +58,7 @@ async def _nightly(given: argparse.Namespace) -> int:
             calls=min(WAVE, left),
             at_once=given.at_once,
             front=front,
+            realtime=given.realtime,
         )
         outcomes.append(outcome)
         print(f"\nwave {number + 1}: {outcome.text()}", flush=True)
@@ -74,7 +76,8 @@ def _sum(given: argparse.Namespace, outcomes: list[Outcome]) -> dict[str, Any]:
         for how, count in outcome.report.heard.items():
             heard[how] = heard.get(how, 0) + count
     return {
-        "command": f"python -m tests.chaos.run --calls {given.calls} --at-once {given.at_once} --seed {given.seed}",
+        "command": f"python -m tests.chaos.run --calls {given.calls} --at-once {given.at_once} --seed {given.seed}"
+        f" --realtime {given.realtime}",
         "seed": given.seed,
         "calls": sum(outcome.report.calls for outcome in outcomes),
         "findings": sum(len(outcome.report.findings) for outcome in outcomes),

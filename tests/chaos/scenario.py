@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.chaos import faults
 from tests.chaos.auditor import Report, audit
-from tests.chaos.fleet import Front, fleet
+from tests.chaos.fleet import REALTIME, Front, fleet
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,16 +42,19 @@ async def run(
     calls: int,
     at_once: int = 8,
     front: Front = "balancer",
+    realtime: float = REALTIME,
 ) -> Outcome:
     """Keep `at_once` callers on the line until all faults were done and `calls` have called; then judge.
 
     Args:
         kinds: of faults, see `faults.ALL`.
         seed: of the schedule, and of what callers do.
+        realtime: share of the callers who talk with a voice-to-voice model.
     """
     folder.mkdir(parents=True, exist_ok=True)
     schedule = tuple(faults.plan(seed, kinds))
     async with fleet(folder, front=front, seed=seed, fake_clock="clock jump" in kinds) as town:
+        town.realtime = realtime
         work = asyncio.create_task(faults.torment(town, schedule))
         try:
             await town.traffic(at_once, calls, 3 * calls, work)
