@@ -109,6 +109,11 @@ class DevServer:
         return self._process.pid if self._process and self._process.returncode is None else None
 
     @property
+    def died(self) -> bool:
+        """Whether our server's process ended unasked."""
+        return self._process is not None and self._process.returncode is not None
+
+    @property
     def log_file(self) -> Path:
         return self._directory / "temporal.log"
 
@@ -279,16 +284,16 @@ class DevServer:
 
     async def _end(self, how: signal.Signals) -> None:
         process = self._process
-        if process is None or process.returncode is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(how)
-        try:
-            async with asyncio.timeout(_STOP_TIMEOUT):
+        if process is not None and process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(how)
+            try:
+                async with asyncio.timeout(_STOP_TIMEOUT):
+                    await process.wait()
+            except TimeoutError:
+                process.kill()
                 await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        self._process = None
 
     def _fresh_log(self) -> Path:
         with contextlib.suppress(OSError):

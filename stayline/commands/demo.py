@@ -147,7 +147,7 @@ async def _keep(console: Console, stack: LocalStack) -> None:
         "Ctrl-C stops it."
     )
     with contextlib.suppress(asyncio.CancelledError):
-        await asyncio.Event().wait()
+        await stack.tell_of_deaths(console)
 
 
 class _Live:

@@ -44,10 +44,11 @@ async def run_dev(settings: Settings, references: Sequence[str], *, reload: bool
         console.print(f"Logs      {settings.data_dir / 'logs'}")
         console.print(f'Try       stayline call --bridge {stack.url} --say "Hello"')
         console.print(f"          TEMPORAL_ADDRESS={stack.dev_server.address} stayline calls list\n")
-        if reload:
-            await _reload(stack, console)
-        else:
-            await asyncio.Event().wait()
+        telling = asyncio.create_task(stack.tell_of_deaths(console))
+        try:
+            await (_reload(stack, console) if reload else telling)
+        finally:
+            telling.cancel()
 
 
 async def _reload(stack: LocalStack, console: Console) -> None:

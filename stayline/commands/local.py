@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import socket
@@ -10,6 +11,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Self
 
+from rich.console import Console
 from temporalio.client import Client
 
 from stayline.commands.codec import CodecServer
@@ -21,6 +23,8 @@ from stayline.settings import Settings
 from stayline.temporal import connect, prepare_namespace
 
 RETENTION_DAYS = 30
+LOOK_EVERY = 0.5
+"""Seconds between two looks at whether all processes still live."""
 
 
 class LabAccount(Model):
@@ -130,6 +134,18 @@ class LocalStack:
         await worker_ready(self.worker, self.client)
         for child in self.bridges.values():
             await bridge_ready(child, self.url)
+
+    async def tell_of_deaths(self, console: Console) -> None:
+        """Print of each process that dies how, and where its log is. Runs until it is cancelled."""
+        known: set[str] = set()
+        while True:
+            dead = {child.died for child in (self.worker, *self.bridges.values()) if child.died}
+            if self.dev_server.died:
+                dead.add(f"Temporal's dev server ended; its log is {self.dev_server.log_file}.")
+            for words in sorted(dead - known):
+                console.print(words, style="red", markup=False, soft_wrap=True)
+            known = dead
+            await asyncio.sleep(LOOK_EVERY)
 
     def bridge_of(self, bridge_id: str) -> Child | None:
         """The child whose bridge id (name and random suffix) this is."""

@@ -33,8 +33,10 @@ class Child:
         self._arguments = arguments
         self._environment = environment
         self._process: asyncio.subprocess.Process | None = None
+        self._in_service = False  #: from when it is ready until it is asked to end
 
     async def start(self) -> None:
+        self._in_service = False
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
@@ -53,11 +55,13 @@ class Child:
 
     def kill(self) -> None:
         """End it as a crash would: SIGKILL."""
+        self._in_service = False
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
 
     async def stop(self, timeout: float = 30.0) -> None:
         """Ask it to end, then insist."""
+        self._in_service = False
         process = self._process
         if process is None or process.returncode is not None:
             return
@@ -72,6 +76,19 @@ class Child:
     async def wait(self) -> int:
         assert self._process is not None
         return await self._process.wait()
+
+    def put_in_service(self) -> None:
+        """It is ready: from now on it is not expected to end unless it is asked to."""
+        self._in_service = True
+
+    @property
+    def died(self) -> str:
+        """How it ended, if it did so in service and unasked; else empty."""
+        code = self._process.returncode if self._process and self._in_service else None
+        if code is None:
+            return ""
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        return f"The {self.name} {how}; its log is {self.log}."
 
     def check(self) -> None:
         """Raises: StaylineError: it has ended, with the last lines it wrote."""
@@ -130,6 +147,7 @@ async def _poll(child: Child, ready: Callable[[], Awaitable[bool]]) -> None:
             while not await ready():
                 child.check()
                 await asyncio.sleep(0.1)
+            child.put_in_service()
     except TimeoutError:
         raise StaylineError(
             f"The {child.name} is not ready after {READY_SECONDS:.0f} s.", fix=f"See {child.log}."
