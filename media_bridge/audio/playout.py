@@ -23,7 +23,9 @@ LOOKAHEAD: Final = 1000 * BYTES_PER_MS
 MS_PER_CHAR: Final = 65
 """Pace of speech where the vendor has not told yet which audio belongs to which text."""
 MARK_GRACE_MS: Final = 3000
-"""An utterance counts as finished this long after its computed end when the carrier echoes no marks."""
+"""A carrier that is there and has not echoed a mark so long after its time echoes none: the clock must do."""
+STALL_MS: Final = 500
+"""Longer without a frame from the carrier, and nothing came through at all, its echoes neither."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -131,6 +133,9 @@ class Playout:
         self._marks: deque[int] = deque()  #: positions of marks that were sent and not echoed yet
         self._played = 0  #: position proven by the last echo (or by a start on an empty buffer)
         self._played_at = 0
+        self._frame_at = 0  #: when the carrier sent its last frame
+        self._waited_ms = 0  #: since `_played_at`, without the time in which nothing came
+        self._markless = False  #: the carrier echoes no marks
         self._paused = False
         self.heard_ms = 0  #: all agent audio that was played, over the session
 
@@ -166,8 +171,17 @@ class Playout:
 
     # --- the carrier's side ---
 
+    def frame(self, now_ms: int) -> None:
+        """The carrier sent a frame of the caller, so the echo of a mark could have come as well."""
+        self._waited_ms += min(now_ms - self._frame_at, STALL_MS)
+        self._frame_at = now_ms
+        if self._marks and self._waited_ms > (self._marks[0] - self._played) // BYTES_PER_MS + MARK_GRACE_MS:
+            self._markless = True
+
     def played(self, now_ms: int) -> int:
         """Position that playback has reached: the last echoed mark, plus time since, up to the next mark."""
+        if self._markless:
+            return min(self._played + self._waited_ms * BYTES_PER_MS, self._sent)
         limit = self._marks[0] if self._marks else self._sent
         return min(self._played + max(0, now_ms - self._played_at) * BYTES_PER_MS, limit)
 
@@ -189,7 +203,7 @@ class Playout:
             if not chunk:
                 break
             if self._sent == self.played(now_ms):  # the buffer was empty: playback starts with this chunk
-                self._played, self._played_at = self._sent, now_ms
+                self._prove(self._sent, now_ms)
             if track.start is None:
                 track.start = self._sent
                 if not track.started:
@@ -207,9 +221,10 @@ class Playout:
         if generation != str(self._generation) or not position.isdigit():
             return
         reached = int(position)
+        self._markless = False
         while self._marks and self._marks[0] <= reached:
             self._marks.popleft()
-            self._played, self._played_at = reached, now_ms
+            self._prove(reached, now_ms)
 
     # --- yielding the floor ---
 
@@ -278,19 +293,20 @@ class Playout:
         return self.played(now_ms) - track.start + track.heard_before >= track.stop_at
 
     def _ended(self, now_ms: int) -> list[Started | Ended]:
-        """Take out utterances whose last mark was echoed (or is long overdue)."""
+        """Take out utterances that were played to their end: their last mark was echoed, if marks are at all."""
         news: list[Started | Ended] = []
+        played = self.played(now_ms) if self._markless else self._played
         while self._tracks and not self._paused:
             track = self._tracks[0]
             if not track.all_sent:
                 break
             length = track.sent - track.heard_before
             if track.start is not None:
-                end = track.start + length
-                overdue = now_ms - self._played_at > (end - self._played) // BYTES_PER_MS + MARK_GRACE_MS
-                if self._played < end and not overdue:
+                if played < track.start + length:
                     break
                 self.heard_ms += length // BYTES_PER_MS
+            while self._marks and self._marks[0] <= played:
+                self._marks.popleft()  # of a carrier that echoes none
             self._tracks.popleft()
             news.append(self._ending(track, track.sent))
         return news
@@ -300,10 +316,14 @@ class Playout:
         complete = track.closed and heard >= len(track.audio)
         return Ended(track.id, track.heard(heard) if heard else "", complete, heard // BYTES_PER_MS)
 
+    def _prove(self, position: int, now_ms: int) -> None:
+        """Playback is just there."""
+        self._played, self._played_at, self._waited_ms = position, now_ms, 0
+
     def _reset(self, now_ms: int) -> None:
         self._generation += 1
-        self._sent = self._played = 0
-        self._played_at = now_ms
+        self._sent = 0
+        self._prove(0, now_ms)
         self._marks.clear()
 
     def _find(self, utterance: int) -> _Track | None:

@@ -142,7 +142,9 @@ class Pipeline(ABC):
 
     def audio_in(self, audio: bytes) -> None:
         """One frame from the caller."""
-        self._caller.frame(len(audio), self._now())
+        now = self._now()
+        self._caller.frame(len(audio), now)
+        self._playout.frame(now)
         self._listen_to(audio)
         self.pump()
 

@@ -92,11 +92,55 @@ def test_an_utterance_ends_with_its_last_echo() -> None:
     assert playout.idle
 
 
+def on_the_line(playout: Playout, begin: int, end: int) -> tuple[int, list[Ended]]:
+    """Frames of a caller come, and no echo. How many milliseconds were sent in that time, and what ended."""
+    sent, ended = 0, []
+    for now in range(begin, end, 20):
+        playout.frame(now)
+        messages, news = playout.due(now)
+        sent += sum(len(m.audio) for m in messages if isinstance(m, SendAudio)) // 8
+        ended += [item for item in news if isinstance(item, Ended)]
+    return sent, ended
+
+
 def test_a_carrier_that_echoes_nothing_does_not_hold_the_floor_for_ever() -> None:
     playout = speaking("Hi.")
-    playout.due(0)
-    assert playout.due(3000)[1] == []
-    assert playout.due(3300)[1] == [Ended(1, "Hi.", True, 180)]
+    assert on_the_line(playout, 0, 3100) == (180, [])
+    assert on_the_line(playout, 3100, 3300) == (0, [Ended(1, "Hi.", True, 180)])
+
+
+def test_a_carrier_that_echoes_nothing_is_told_everything() -> None:
+    playout, whole = speaking(), len(TEXT) * MS_PER_CHAR
+    assert on_the_line(playout, 0, 12_000) == (whole, [Ended(1, TEXT, True, whole)])
+    playout.add_text(2, TEXT)
+    playout.add_audio(2, b"\x01" * (whole * 8), len(TEXT))
+    playout.close(2)
+    assert on_the_line(playout, 12_000, 12_000 + whole - 100) == (whole, []), "by the clock from now on"
+    assert on_the_line(playout, 12_000 + whole - 100, 20_000) == (0, [Ended(2, TEXT, True, whole)])
+
+
+@pytest.mark.parametrize("stalls", [4_000, 60_000])
+def test_what_was_sent_while_nothing_came_through_is_not_taken_for_heard(stalls: int) -> None:
+    """The network is cut, or this process stands still; then 200 frames come at once, and the echoes after them."""
+    playout = speaking("I have booked it.")
+    playout.frame(0)
+    messages, _ = playout.due(20)
+    for _ in range(200):
+        playout.frame(stalls)
+        assert playout.due(stalls)[1] == []
+    playout.mark(marks(messages)[0], stalls + 200)
+    playout.frame(stalls + 200)
+    assert playout.due(stalls + 200)[1] == []
+    assert playout.drop(stalls + 200)[1] == [Ended(1, "I", False, 200)]
+
+
+def test_an_echo_after_all_is_believed_again() -> None:
+    playout = speaking()
+    messages, _ = playout.due(0)
+    on_the_line(playout, 0, 3_400)
+    assert playout.played(3_400) > 1600
+    playout.mark(marks(messages)[0], 3_400)
+    assert playout.played(9_000) == 3200, "as far as the next mark"
 
 
 def test_pause_and_resume_play_every_byte_once() -> None:
@@ -154,7 +198,7 @@ def test_late_audio_of_a_dropped_utterance_is_thrown_away() -> None:
 
 
 @given(
-    st.lists(st.sampled_from(["due", "pause", "resume", "tick", "echo"]), max_size=60),
+    st.lists(st.sampled_from(["due", "pause", "resume", "tick", "echo", "frames"]), max_size=60),
     st.integers(1, 80),
     st.booleans(),
 )
@@ -176,6 +220,9 @@ def test_heard_text_only_grows_and_is_always_a_prefix(actions: list[str], chars:
             playout.resume()
         elif action == "echo" and outstanding:
             playout.mark(outstanding.pop(0), now)
+        elif action == "frames":
+            playout.frame(now)
+            now += 450
         now += 50
         assert playout.heard_ms >= heard_ms
         heard_ms = playout.heard_ms

@@ -131,6 +131,7 @@ class Dialogue:
                 action()
             self.now = target
             self._play()
+            self.playout.frame(self.now)
             self._pump()
         return self
 
