@@ -45,7 +45,16 @@ async def alternating(given: argparse.Namespace, cells: Sequence[cell.Cell]) -> 
     return outcomes
 
 
-async def ceiling(given: argparse.Namespace, server: str) -> tuple[int, list[cell.Outcome]]:
+def next_step(good: int, bad: int) -> int:
+    """Calls to try next, between the most that held and the fewest that did not (0: none yet); 0: it is found."""
+    if not bad:
+        return max(good + 1, round(good * ROUGH))
+    if not good:
+        return bad // 2
+    return (good + bad) // 2 if bad - good > max(1, FINE * good) else 0
+
+
+async def ceiling(given: argparse.Namespace, server: str, start: int) -> tuple[int, list[cell.Outcome]]:
     """The most calls at which the server kept up. A failure is tried once more: it may have been the machine's."""
     outcomes: list[cell.Outcome] = []
 
@@ -59,18 +68,13 @@ async def ceiling(given: argparse.Namespace, server: str) -> tuple[int, list[cel
                     return True
         return False
 
-    good, bad, calls = 0, None, given.start
-    while bad is None and calls <= given.most:
-        if await holds(calls):
-            good, calls = calls, max(calls + 1, round(calls * ROUGH))
-        else:
-            bad = calls
-    while bad is not None and good and bad - good > max(1, FINE * good):
-        calls = (good + bad) // 2
+    good, bad, calls = 0, 0, start
+    while 0 < calls <= given.most:
         if await holds(calls):
             good = calls
         else:
             bad = calls
+        calls = next_step(good, bad)
     return good, outcomes
 
 
@@ -155,17 +159,18 @@ async def main(given: argparse.Namespace) -> None:
     servers: list[str] = given.servers
     if given.ceiling:
         most, outcomes = {}, []
-        for server in servers:
-            most[server], cells = await ceiling(given, server)
+        starts = given.start * len(servers) if len(given.start) == 1 else given.start
+        for server, start in zip(servers, starts, strict=True):
+            most[server], cells = await ceiling(given, server, start)
             outcomes += cells
             print(f"{server}: {most[server]} calls per core", flush=True)
-        doubtful = {one.cell.server for one in outcomes if not (one.kept_up or one.row["evidence"])}
-        body: dict[str, Any] = {
-            "calls_per_core": most,
-            "doubtful": sorted(doubtful),  # it failed in a cell that is no evidence: it may hold more
-            "cells": [one.row for one in outcomes],
-        }
-        path = write(given, "-ceiling", body)
+            doubtful = {one.cell.server for one in outcomes if not (one.kept_up or one.row["evidence"])}
+            body: dict[str, Any] = {
+                "calls_per_core": most,
+                "doubtful": sorted(doubtful),  # it failed in a cell that is no evidence: it may hold more
+                "cells": [one.row for one in outcomes],
+            }
+            path = write(given, "-ceiling", body)
     else:
         script, kind = ("interrupt", "-barge-in") if given.barge_in else ("talk", "")
         plan = [
@@ -196,7 +201,15 @@ if __name__ == "__main__":
     parser.add_argument("--turns", type=int, default=6, help="of each caller and round, 5 s each")
     parser.add_argument("--barge-in", action="store_true", help="callers interrupt long answers")
     parser.add_argument("--ceiling", action="store_true", help="find the most calls that a core holds")
-    parser.add_argument("--start", type=int, default=20, help="calls to begin with, for --ceiling")
+    parser.add_argument(
+        "--start",
+        type=_numbers,
+        default=[20],
+        help="calls to begin with, for --ceiling; one number, or one for each server",
+    )
     parser.add_argument("--most", type=int, default=500, help="calls to stop at, for --ceiling")
     parser.add_argument("--out", type=Path, help="where the results go")
-    asyncio.run(main(parser.parse_args()))
+    arguments = parser.parse_args()
+    if len(arguments.start) not in (1, len(arguments.servers)):
+        parser.error("--start takes one number, or one for each of --servers")
+    asyncio.run(main(arguments))

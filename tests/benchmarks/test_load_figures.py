@@ -9,6 +9,7 @@ import pytest
 from benchmarks.callers.call import BUFFER
 from benchmarks.figures import Turn, quantile, summary, turns
 from benchmarks.goals import ceiling_goals
+from benchmarks.load import FINE, next_step
 from benchmarks.sound import BYTES_PER_MS, MS_PER_CHAR, REPLY
 
 REPLY_S = len(REPLY) * MS_PER_CHAR / 1000
@@ -98,3 +99,18 @@ def test_goals_are_judged_and_left_out_where_a_side_is_missing() -> None:
     missed = ceiling_goals({"stayline": 100, "relay": 300, "pipecat": 40, "stayline-vad": 10})
     assert [goal.met for goal in missed] == [False, False, False, False]
     assert ceiling_goals({"relay": 300}) == []
+
+
+@pytest.mark.parametrize("holds", [1, 7, 39, 400])
+@pytest.mark.parametrize("start", [1, 20, 600])
+def test_the_ceiling_is_found_from_below_and_from_above(start: int, holds: int) -> None:
+    good, bad, calls, tried = 0, 0, start, 0
+    while calls:
+        good, bad = (calls, bad) if calls <= holds else (good, calls)
+        calls, tried = next_step(good, bad), tried + 1
+    assert holds - max(1, FINE * holds) <= good <= holds < bad
+    assert tried < 30
+
+
+def test_a_server_that_holds_no_call_has_a_ceiling_of_none() -> None:
+    assert next_step(0, 1) == 0
