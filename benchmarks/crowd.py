@@ -5,7 +5,7 @@ Three callers dial a second, and whoever is taken talks at once, while the other
 meet a bridge that refuses nobody. Turns are found by Silero in the bridge: so its core is what is full, and not
 that of callers, vendors and Temporal.
 
-    python -m benchmarks.crowd --callers 150
+    python -m benchmarks.crowd --callers 250
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ async def main(given: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--callers", type=int, default=150)
+    parser.add_argument("--callers", type=int, default=250)
     parser.add_argument("--turns", type=int, default=4, help="of each caller, after all have dialled; 5 s each")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the results go")
     asyncio.run(main(parser.parse_args()))
