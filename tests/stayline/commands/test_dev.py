@@ -62,6 +62,8 @@ class Dev:
 async def dev(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Dev]:
     folder = tmp_path_factory.mktemp("dev")
     (folder / "agent.py").write_text(AGENT)
+    # A process that was started in the background ignores SIGINT, and so would all that it starts.
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = await asyncio.create_subprocess_exec(
         *tethered([sys.executable, "-u", "-m", "stayline", "dev", "--agent", "agent.py:agent"]),
         cwd=folder,
@@ -74,6 +76,7 @@ async def dev(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Dev]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
+    signal.signal(signal.SIGINT, former)
     running = Dev(process, folder)
     try:
         await running.says("calls list")
