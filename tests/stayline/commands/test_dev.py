@@ -100,13 +100,12 @@ async def test_who_dies_is_named_and_a_change_of_code_starts_it_again(dev: Dev) 
     assert dev.child("serve")
 
 
-async def test_code_that_does_not_start_is_told_once_and_the_next_change_mends_it(dev: Dev) -> None:
+async def test_code_that_does_not_start_is_told_and_the_next_change_mends_it(dev: Dev) -> None:
     dev.agent.write_text(AGENT.replace("openai/", "opnai/"))
     told = await dev.says(r"(?s)agent\.py changed: restarting.*Mend it; the next change starts again\.")
     assert "opnai" in told
     dev.agent.write_text(AGENT)
-    said = await dev.says(r"(?s).*agent\.py changed: restarting\s+ready")
-    assert "its log is" not in said
+    await dev.says(r"agent\.py changed: restarting\s+ready")
 
 
 async def test_temporals_death_is_told_too(dev: Dev) -> None:
