@@ -23,10 +23,11 @@ import psutil
 import structlog
 
 from stayline.commands.demo import demo_folder
-from stayline.commands.local import LabAccount, LocalStack, free_port
+from stayline.commands.local import LabAccount, LocalStack
 from stayline.lab.carrier import LabCarrier
 from stayline.lab.place import LabResult, call_with_script
 from stayline.lab.script import Step, parse_script
+from stayline.ports import free_port
 from stayline.settings import load_settings
 
 TALK = parse_script(

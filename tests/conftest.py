@@ -19,6 +19,7 @@ from temporalio.testing import WorkflowEnvironment
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
+from stayline import ports
 from stayline.names import SEARCH_ATTRIBUTES
 
 SCRIPTS = Path(sysconfig.get_path("scripts"))
@@ -42,8 +43,15 @@ REASON = 40
 """Lines of the report on a first try that failed."""
 WHOLE_SYSTEMS = ("chaos", "deploys", "soak", "benchmarks")
 """Tests with a Temporal server, workers and bridges of their own, and a dozen calls at once."""
-REAL_TIME = ("whole_call", *WHOLE_SYSTEMS)
+REAL_TIME = ("whole_call", "gateway", "commands", "docs", *WHOLE_SYSTEMS)
 os.environ.setdefault("STAYLINE_MAX_LOOP_LAG_MS", "0")  # where tests share a machine, every event loop is late
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each process of the tests its own part of the ports: a chosen one is bound only seconds later."""
+    if worker := getattr(config, "workerinput", None):
+        number, count = int(worker["workerid"].removeprefix("gw")), int(worker["workercount"])
+        ports.choice = ports.choice[number * len(ports.choice) // count : (number + 1) * len(ports.choice) // count]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

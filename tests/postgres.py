@@ -8,7 +8,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +17,8 @@ from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
 import pytest
+
+from stayline.ports import free_port
 
 USER = "stayline"
 PASSWORD = "hush-hush"
@@ -41,9 +42,7 @@ class PostgresServer:
             os.chown(self._folder, nobody.pw_uid, nobody.pw_gid)
             binaries = self._reachable(binaries)
         self._binaries = binaries
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         password = self._folder / "password"
         password.write_text(PASSWORD)
         password.chmod(0o644)

@@ -22,7 +22,7 @@ from temporalio.client import Client
 
 import stayline
 from stayline.commands.calls_watch import CallWatcher, Happened, LivePrinter, WatchEvent
-from stayline.commands.local import LabAccount, LocalStack, free_port
+from stayline.commands.local import LabAccount, LocalStack
 from stayline.commands.show import header, metrics_table
 from stayline.commands.terminal import clean, print_json
 from stayline.errors import StaylineError
@@ -31,6 +31,7 @@ from stayline.lab.events import LabEvent
 from stayline.lab.place import LabResult, call_with_script
 from stayline.lab.script import load_script
 from stayline.names import call_workflow_id
+from stayline.ports import free_port
 from stayline.settings import Settings
 from stayline.temporal import ui_url
 from stayline.timeline import CallRecord, CallSnapshot, SessionClosed, TimelineEntry, UserTurn

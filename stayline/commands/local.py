@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-import socket
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -19,6 +18,7 @@ from stayline.commands.processes import Child, bridge_ready, worker_ready
 from stayline.dev_server import DevServer
 from stayline.errors import ConfigError
 from stayline.models import Model
+from stayline.ports import free_port
 from stayline.settings import Settings
 from stayline.temporal import connect, prepare_namespace
 
@@ -168,10 +168,3 @@ class LocalStack:
             **more,
         }
         return Child(name, arguments, environment, self.settings.data_dir / "logs" / f"{name}.log")
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

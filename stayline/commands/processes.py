@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
@@ -20,6 +21,7 @@ from stayline import names
 from stayline.errors import StaylineError
 from stayline.tether import tethered
 
+EVER = datetime.min.replace(tzinfo=UTC)
 READY_SECONDS = 90.0
 """A first start reads models and imports SDKs from a cold disk."""
 
@@ -34,9 +36,11 @@ class Child:
         self._environment = environment
         self._process: asyncio.subprocess.Process | None = None
         self._in_service = False  #: from when it is ready until it is asked to end
+        self.started = EVER
 
     async def start(self) -> None:
         self._in_service = False
+        self.started = datetime.now(UTC)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
@@ -111,24 +115,29 @@ async def bridge_ready(child: Child, url: str) -> None:
 
 
 async def worker_ready(child: Child, client: Client) -> None:
-    """Wait until a worker polls for workflows and activities.
+    """Wait until the worker polls for workflows and activities. Temporal is taken to have this machine's clock.
 
     Raises:
         StaylineError: it ended, or does not become ready.
     """
-    await _poll(child, lambda: worker_polls(client))
+    await _poll(child, lambda: worker_polls(client, since=child.started))
 
 
-async def worker_polls(client: Client) -> bool:
-    """Whether some worker serves the task queue."""
+async def worker_polls(client: Client, since: datetime = EVER) -> bool:
+    """Whether some worker serves the task queue.
+
+    Args:
+        since: Temporal tells also of pollers that ended minutes ago; only one that has asked since then counts.
+    """
     for kind in (TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW, TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY):
         request = DescribeTaskQueueRequest(
             namespace=client.namespace, task_queue=TaskQueue(name=names.TASK_QUEUE), task_queue_type=kind
         )
         try:
-            if not (await client.workflow_service.describe_task_queue(request)).pollers:
-                return False
+            pollers = (await client.workflow_service.describe_task_queue(request)).pollers
         except RPCError:
+            return False
+        if all(poller.last_access_time.ToDatetime(UTC) < since for poller in pollers):
             return False
     return True
 

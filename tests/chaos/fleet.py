@@ -27,7 +27,7 @@ import aiohttp
 from temporalio.client import Client
 
 from stayline.agent import Agent
-from stayline.commands.local import LabAccount, free_port
+from stayline.commands.local import LabAccount
 from stayline.commands.processes import Child
 from stayline.dev_server import DevServer
 from stayline.errors import StaylineError
@@ -36,6 +36,7 @@ from stayline.lab.callee import Callee
 from stayline.lab.carrier import LabCarrier
 from stayline.lab.events import LabEvent
 from stayline.outbound import place_call
+from stayline.ports import free_port
 from stayline.settings import Settings
 from stayline.temporal import connect, prepare_namespace
 from tests.chaos import agents, ledger

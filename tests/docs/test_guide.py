@@ -16,9 +16,9 @@ from temporalio.client import Client
 from media_bridge.live_events import LiveKind
 from stayline import Gateway, GatewayConfig, Session
 from stayline.catalog import PROVIDERS
-from stayline.commands.local import free_port
 from stayline.gateway import EventType, events
 from stayline.lab.carrier import LabCarrier
+from stayline.ports import free_port
 from stayline.retired import RETIRED
 from tests.docs.execute import running
 from tests.docs.markdown import ROOT, checked_tables

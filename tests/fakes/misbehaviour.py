@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import socket
 from typing import TYPE_CHECKING, Literal, Self
 
 from aiohttp import web
@@ -121,7 +122,7 @@ class FakeServer:
         self.sockets: list[FakeSocket] = []  #: one per websocket, in the order they were opened
         self.always: Misbehaviour | None = None
         self._next: list[Misbehaviour] = []
-        self._port = 0
+        self._held: socket.socket | None = None
         self.closing = asyncio.Event()  #: set when the fake ends: whoever hangs may go
 
     def routes(self) -> list[web.RouteDef]:
@@ -170,19 +171,19 @@ class FakeServer:
         return recorded, fault
 
     async def refuse_connections(self) -> None:
-        """Stop listening; the port stays ours for `accept_connections`. Open connections live on."""
+        """Stop listening, and hold the port so that no other server answers there. Open connections live on."""
         await self._site.stop()
-
-    async def accept_connections(self) -> None:
-        self._site = web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True)
-        await self._site.start()
+        self._held = socket.socket()
+        self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._held.bind(("127.0.0.1", self._port))
 
     async def __aenter__(self) -> Self:
         app = web.Application(middlewares=[_refusals])
         app.add_routes(self.routes())
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
-        await self.accept_connections()
+        self._site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await self._site.start()
         self._port = self._runner.addresses[0][1]
         self.url = f"http://127.0.0.1:{self._port}"
         return self
@@ -190,6 +191,8 @@ class FakeServer:
     async def __aexit__(self, *_: object) -> None:
         self.closing.set()
         await self._runner.cleanup()
+        if self._held is not None:
+            self._held.close()
 
 
 class _Refusal(Exception):

@@ -13,8 +13,8 @@ from temporalio.client import Client
 
 from media_bridge.bridge import Bridge
 from stayline import Agent
-from stayline.commands.local import free_port
 from stayline.errors import ConfigError
+from stayline.ports import free_port
 from stayline.providers import LlmProfile, LlmRequest, TextDelta
 from stayline.settings import TwilioCredentials, load_settings
 

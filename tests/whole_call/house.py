@@ -17,11 +17,11 @@ from temporalio.testing import WorkflowEnvironment
 from activities.records import RecordActivities
 from media_bridge.bridge import Bridge
 from stayline.agent import Agent
-from stayline.commands.local import free_port
 from stayline.lab.carrier import LabCarrier
 from stayline.lab.place import LabResult, call_with_script
 from stayline.lab.script import parse_script
 from stayline.names import call_workflow_id
+from stayline.ports import free_port
 from stayline.settings import Settings, TwilioCredentials
 from stayline.timeline import CallSnapshot, TimelineEntry
 from stayline.worker import build_worker

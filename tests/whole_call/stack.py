@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from activities.records_db import CallStore
-from stayline.commands.local import LabAccount, LocalStack, free_port
+from stayline.commands.local import LabAccount, LocalStack
 from stayline.commands.processes import Child
 from stayline.lab.call import Behaviour
 from stayline.lab.carrier import LabCarrier
 from stayline.names import call_workflow_id
+from stayline.ports import free_port
 from stayline.settings import Settings
 from stayline.timeline import AgentTurn, CallRecord, CallSnapshot, TimelineEntry, UserTurn
 from tests.fakes.deepgram import FakeDeepgram

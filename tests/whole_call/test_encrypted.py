@@ -33,11 +33,11 @@ from stayline.agent import Agent
 from stayline.commands.calls_replay import fetch_histories, read_history, replay
 from stayline.commands.calls_temporal import pending_tools, query_record
 from stayline.commands.codec import CodecServer
-from stayline.commands.local import free_port
 from stayline.errors import ConfigError
 from stayline.lab.carrier import LabCarrier
 from stayline.messages import SayText
 from stayline.names import bridge_workflow_id, call_workflow_id
+from stayline.ports import free_port
 from stayline.settings import Settings, TwilioCredentials
 from stayline.temporal import converter_for
 from stayline.timeline import AgentTurn, UserTurn

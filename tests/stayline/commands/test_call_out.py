@@ -11,8 +11,9 @@ from temporalio.client import Client
 from activities.records import RecordActivities
 from media_bridge.audio import mulaw
 from media_bridge.bridge import Bridge
-from stayline.commands.local import LabAccount, free_port
+from stayline.commands.local import LabAccount
 from stayline.lab.place import LabResult
+from stayline.ports import free_port
 from stayline.settings import Settings, TwilioCredentials
 from stayline.worker import build_worker
 from tests.fakes.sound import tone

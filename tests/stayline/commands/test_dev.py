@@ -14,7 +14,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 import pytest_asyncio
 
-from stayline.commands.local import free_port
+from stayline.ports import free_port
 from stayline.tether import tethered
 from tests.stayline.commands.children import surroundings
 
@@ -100,12 +100,13 @@ async def test_who_dies_is_named_and_a_change_of_code_starts_it_again(dev: Dev) 
     assert dev.child("serve")
 
 
-async def test_code_that_does_not_start_is_told_and_the_next_change_mends_it(dev: Dev) -> None:
+async def test_code_that_does_not_start_is_told_once_and_the_next_change_mends_it(dev: Dev) -> None:
     dev.agent.write_text(AGENT.replace("openai/", "opnai/"))
     told = await dev.says(r"(?s)agent\.py changed: restarting.*Mend it; the next change starts again\.")
     assert "opnai" in told
     dev.agent.write_text(AGENT)
-    await dev.says(r"agent\.py changed: restarting\s+ready")
+    said = await dev.says(r"(?s).*agent\.py changed: restarting\s+ready")
+    assert "its log is" not in said, "a process that never was ready has not died in service"
 
 
 async def test_temporals_death_is_told_too(dev: Dev) -> None:

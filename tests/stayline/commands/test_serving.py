@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from temporalio.client import Client
 
-from stayline.commands.local import free_port
 from stayline.commands.processes import Child, bridge_ready, worker_ready
+from stayline.ports import free_port
 from tests.stayline.commands.children import Finished, stayline, surroundings
 from tests.whole_call import agents
 from tests.whole_call.house import ACCOUNT, TOKEN

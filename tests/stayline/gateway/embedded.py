@@ -13,10 +13,10 @@ import structlog
 from temporalio.client import Client
 
 from stayline import Gateway, GatewayConfig, Session
-from stayline.commands.local import free_port
 from stayline.errors import StaylineError
 from stayline.gateway import SessionEvent
 from stayline.lab.carrier import LabCarrier
+from stayline.ports import free_port
 from tests.fakes.deepgram import FakeDeepgram
 from tests.fakes.elevenlabs import FakeElevenLabs
 from tests.fakes.openai import FakeOpenAI

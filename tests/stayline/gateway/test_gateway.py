@@ -17,11 +17,11 @@ from temporalio.client import Client
 
 from activities.records_db import CallStore
 from stayline import CallInfo, ConfigError, Gateway, RejectCall, StaylineError
-from stayline.commands.local import free_port
 from stayline.gateway import running as running_module
 from stayline.lab.callee import Callee
 from stayline.lab.carrier import LabCarrier
 from stayline.messages import Dial
+from stayline.ports import free_port
 from stayline.settings import Settings
 from stayline.temporal import connect
 from tests.stayline.gateway.embedded import (
