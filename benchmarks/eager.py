@@ -13,20 +13,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
-import sysconfig
 import tempfile
 from pathlib import Path
 
 import structlog
-from temporalio.common import SearchAttributeKey
-from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.testing import WorkflowEnvironment
 
-from stayline.names import SEARCH_ATTRIBUTES
+from stayline.dev_server import DevServer
+from stayline.settings import Settings
 from stayline.timeline import AgentTurn, TurnLatency
-from tests.conftest import DEV_SERVER_FLAGS
 from tests.fakes.misbehaviour import slow
-from tests.whole_call.house import Scene, scene, vendor_agent
+from tests.whole_call.house import Scene, client_of, scene, vendor_agent
 
 NUMBERS = {"eager": "+15550100011", "waits": "+15550100012"}
 FLUX = "deepgram/flux-general-en"
@@ -55,15 +51,8 @@ async def compare(count: int, llm_ms: int) -> None:
     ]
     with tempfile.TemporaryDirectory() as folder:
         async with (
-            await WorkflowEnvironment.start_local(
-                data_converter=pydantic_data_converter,
-                dev_server_existing_path=str(Path(sysconfig.get_path("scripts")) / "temporal"),
-                dev_server_database_filename=f"{folder}/temporal.db",
-                dev_server_log_level="error",
-                dev_server_extra_args=DEV_SERVER_FLAGS,
-                search_attributes=[SearchAttributeKey.for_keyword(name) for name in SEARCH_ATTRIBUTES],
-            ) as environment,
-            scene(environment.client, Path(folder), *agents) as stage,
+            DevServer(Settings(data_dir=Path(folder)), port=0, ui=False) as server,
+            scene(await client_of(server), Path(folder), *agents) as stage,
         ):
             stage.openai.always = slow(llm_ms / 1000)
             eager, waits = await asyncio.gather(*(turns(stage, way, count) for way in NUMBERS))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sysconfig
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,31 +12,17 @@ import pytest_asyncio
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
 from temporalio.client import Client
-from temporalio.common import SearchAttributeKey
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
 from stayline import ports
+from stayline.dev_server import DevServer
 from stayline.names import SEARCH_ATTRIBUTES
+from stayline.settings import Settings
 
 SCRIPTS = Path(sysconfig.get_path("scripts"))
-
-# As `stayline dev` tunes it: without these a timer takes a second and a task up to 50 ms to be handed out.
-DEV_SERVER_FLAGS = (
-    "--sqlite-pragma",
-    "journal_mode=WAL",
-    "--sqlite-pragma",
-    "synchronous=NORMAL",
-    "--dynamic-config-value",
-    "history.transferProcessorMaxPollRPS=2000",
-    "--dynamic-config-value",
-    "history.timerProcessorMaxPollRPS=2000",
-    "--dynamic-config-value",
-    'history.timerProcessorMaxTimeShift="1ms"',
-)
-
 
 REASON = 40
 """Lines of the report on a first try that failed."""
@@ -88,29 +73,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def temporal_env(tmp_path_factory: object) -> AsyncIterator[WorkflowEnvironment]:
-    """Temporal's dev server, file-backed and tuned, with Stayline's search attributes."""
-    directory = tmp_path_factory.mktemp("temporal")  # type: ignore[attr-defined]
-    async with await WorkflowEnvironment.start_local(
-        data_converter=pydantic_data_converter,
-        dev_server_existing_path=str(SCRIPTS / "temporal"),
-        dev_server_database_filename=str(directory / "temporal.db"),
-        dev_server_log_level="error",
-        dev_server_extra_args=DEV_SERVER_FLAGS,
-        dev_server_startup_timeout=timedelta(seconds=60),
-        search_attributes=[SearchAttributeKey.for_keyword(name) for name in SEARCH_ATTRIBUTES],
-    ) as environment:
-        yield environment
+async def temporal_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DevServer]:
+    """Temporal's dev server, as `stayline dev` runs it."""
+    folder = tmp_path_factory.mktemp("temporal")
+    async with DevServer(Settings(data_dir=folder), port=0, ui=False) as server:
+        yield server
 
 
 @pytest_asyncio.fixture
-async def client(temporal_env: WorkflowEnvironment) -> Client:
+async def client(temporal_server: DevServer) -> Client:
     """A client of the dev server, made in the test's own event loop."""
-    return await Client.connect(
-        temporal_env.client.service_client.config.target_host,
-        namespace=temporal_env.client.namespace,
-        data_converter=pydantic_data_converter,
-    )
+    return await Client.connect(temporal_server.address, data_converter=pydantic_data_converter)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -118,6 +91,7 @@ async def time_skipping_env() -> AsyncIterator[WorkflowEnvironment]:
     """A server whose clock jumps to the next timer while a test awaits a workflow's result: one at a time."""
     async with await WorkflowEnvironment.start_time_skipping(
         data_converter=pydantic_data_converter,
+        port=ports.free_port(),
         test_server_existing_path=str(SCRIPTS / "temporal-test-server"),
     ) as environment:
         keyword = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD

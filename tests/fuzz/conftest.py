@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import hypothesis.internal.conjecture.optimiser  # noqa: F401
 import pytest
-from temporalio.testing import WorkflowEnvironment
 
+from stayline.dev_server import DevServer
 from tests.fuzz.away import Away, temporal_away
 from tests.fuzz.generators import EXAMPLES, counts
 
@@ -24,8 +24,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="module")
-def away(temporal_env: WorkflowEnvironment) -> Iterator[Away]:
-    with temporal_away(temporal_env.client.service_client.config.target_host) as running:
+def away(temporal_server: DevServer) -> Iterator[Away]:
+    with temporal_away(temporal_server.address) as running:
         yield running
 
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 from aiohttp import encode_basic_auth, web
-from temporalio.testing import WorkflowEnvironment
 
 from activities.records_db.migrate import upgrade
 from media_bridge.carriers.signature import HEADER, check_webhook
 from stayline import names
 from stayline.commands import probes
 from stayline.commands.doctor import run_doctor
+from stayline.dev_server import DevServer
 from stayline.models import AgentSpec
 from stayline.settings import Settings, TwilioCredentials
 from tests.fakes.anthropic import FakeAnthropic
@@ -191,10 +191,10 @@ async def test_a_database_that_cannot_be_reached_is_told_without_its_password(tm
 
 
 async def test_temporal_is_asked_for_all_that_calls_need(
-    temporal_env: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch
+    temporal_server: DevServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TEMPORAL_ADDRESS", temporal_env.client.service_client.config.target_host)
-    monkeypatch.setenv("TEMPORAL_NAMESPACE", temporal_env.client.namespace)
+    monkeypatch.setenv("TEMPORAL_ADDRESS", temporal_server.address)
+    monkeypatch.setenv("TEMPORAL_NAMESPACE", "default")
     found = await collected(probes.probe_temporal(Settings()))
     assert found[0][0] == "ok"
     assert ("ok", "knows the search attributes ") in found
@@ -218,7 +218,7 @@ def agent_file(tmp_path: Path) -> Iterator[Path]:
 
 
 async def test_the_report_as_json(
-    temporal_env: WorkflowEnvironment,
+    temporal_server: DevServer,
     tmp_path: Path,
     agent_file: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -228,7 +228,7 @@ async def test_the_report_as_json(
     for name in ("DEEPGRAM_API_KEY", "ELEVENLABS_API_KEY", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ANTHROPIC_API_KEY", "key")
-    monkeypatch.setenv("TEMPORAL_ADDRESS", temporal_env.client.service_client.config.target_host)
+    monkeypatch.setenv("TEMPORAL_ADDRESS", temporal_server.address)
     settings = Settings(carrier="lab", data_dir=tmp_path / "data", listen_addr="127.0.0.1:1")
     assert await run_doctor([f"{agent_file}:agent"], settings, as_json=True) == 1
     report = json.loads(capsys.readouterr().out)
@@ -259,11 +259,11 @@ async def test_a_provider_is_used_as_a_call_would(monkeypatch: pytest.MonkeyPatc
 
 async def test_the_report_for_people(
     tmp_path: Path,
-    temporal_env: WorkflowEnvironment,
+    temporal_server: DevServer,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("TEMPORAL_ADDRESS", temporal_env.client.service_client.config.target_host)
+    monkeypatch.setenv("TEMPORAL_ADDRESS", temporal_server.address)
     settings = Settings(carrier="lab", data_dir=tmp_path / "data", listen_addr="127.0.0.1:1")
     assert await run_doctor([], settings, as_json=False) == 0
     printed = capsys.readouterr().out

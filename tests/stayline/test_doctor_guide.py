@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from temporalio.testing import WorkflowEnvironment
 
 from stayline import Agent, ConfigError, Gateway, GatewayConfig
 from stayline.agent import load_agents
 from stayline.checks import check_agent
 from stayline.commands import probes
 from stayline.commands.doctor import run_doctor
+from stayline.dev_server import DevServer
 from stayline.gateway.plan import plan
 from stayline.models import AgentSpec
 from stayline.settings import Settings
@@ -169,13 +169,13 @@ def guide(tmp_path: Path) -> Iterator[list[str]]:
 
 
 async def test_doctor_says_what_the_page_shows(
-    temporal_env: WorkflowEnvironment,
+    temporal_server: DevServer,
     tmp_path: Path,
     guide: list[str],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("TEMPORAL_ADDRESS", temporal_env.client.service_client.config.target_host)
+    monkeypatch.setenv("TEMPORAL_ADDRESS", temporal_server.address)
     settings = Settings(carrier="lab", data_dir=tmp_path / "data", listen_addr="127.0.0.1:1")
     assert list(load_agents(guide)) == ["text", "openai_live", "gemini_live"]
     assert await run_doctor(guide, settings, as_json=False) == 1

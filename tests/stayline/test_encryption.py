@@ -14,11 +14,11 @@ from pydantic import SecretStr
 from temporalio.api.common.v1 import Payload
 from temporalio.api.failure.v1 import Failure
 from temporalio.exceptions import ApplicationError
-from temporalio.testing import WorkflowEnvironment
 
 from stayline import logs
 from stayline.checks import check_settings
 from stayline.commands import probes
+from stayline.dev_server import DevServer
 from stayline.encryption import CLEAR, ENCODING, KEY_ID, Encryption
 from stayline.errors import ConfigError
 from stayline.models import CallInfo
@@ -224,14 +224,14 @@ def test_keys_are_in_no_representation_no_error_and_no_log(monkeypatch: pytest.M
 
 
 async def test_the_doctor_says_whether_payloads_are_encrypted(
-    temporal_env: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch
+    temporal_server: DevServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def said(keys: str | None) -> list[tuple[str, str]]:
         settings = Settings(encryption_keys=None if keys is None else SecretStr(keys))
         found = [finding async for finding in probes.probe_temporal(settings)]
         return [(f.status, f.message) for f in found if "encrypted" in f.message or f.status == "fail"]
 
-    port = temporal_env.client.service_client.config.target_host.rpartition(":")[2]
+    port = temporal_server.address.rpartition(":")[2]
     both = f"b:{KEY_B},a:{KEY_A}"
     for host, in_clear in (("127.0.0.1", "ok"), ("0.0.0.0", "warn")):  # which is this machine too
         monkeypatch.setenv("TEMPORAL_ADDRESS", f"{host}:{port}")

@@ -13,9 +13,9 @@ from uuid import uuid4
 
 from temporalio.client import Client, WithStartWorkflowOperation
 from temporalio.common import WorkflowIDConflictPolicy
-from temporalio.testing import WorkflowEnvironment
 
 from stayline import telemetry
+from stayline.dev_server import DevServer
 from stayline.settings import Settings
 from stayline.telemetry import attributes
 from stayline.temporal import connect
@@ -27,11 +27,9 @@ NUMBER = "+14155550123"
 SAID = "my cat is called Mephisto, call +14155550123"
 
 
-async def test_one_trace_covers_bridge_workflow_and_activities(
-    temporal_env: WorkflowEnvironment, client: Client
-) -> None:
+async def test_one_trace_covers_bridge_workflow_and_activities(temporal_server: DevServer, client: Client) -> None:
     """The bridge's process and the worker's export to one collector; the worker replays at every task."""
-    address = temporal_env.client.service_client.config.target_host
+    address = temporal_server.address
     queue = f"traced-{uuid4()}"
     async with Collector() as collector:
         environment = {

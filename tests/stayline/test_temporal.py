@@ -20,9 +20,9 @@ from temporalio.api.operatorservice.v1 import (
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, RegisterNamespaceRequest
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
-from temporalio.testing import WorkflowEnvironment
 
 from stayline import temporal
+from stayline.dev_server import DevServer
 from stayline.errors import ConfigError, StaylineError
 from stayline.models import CallInfo
 from stayline.names import SA_CALLER, SEARCH_ATTRIBUTES
@@ -52,8 +52,8 @@ async def test_a_server_that_ends_under_the_first_request_is_away() -> None:
 
 
 @pytest.fixture
-def address(temporal_env: WorkflowEnvironment) -> str:
-    return temporal_env.client.service_client.config.target_host
+def address(temporal_server: DevServer) -> str:
+    return temporal_server.address
 
 
 async def test_the_address_comes_from_temporals_environment(

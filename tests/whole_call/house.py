@@ -12,11 +12,11 @@ import pytest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError, RPCStatusCode
-from temporalio.testing import WorkflowEnvironment
 
 from activities.records import RecordActivities
 from media_bridge.bridge import Bridge
 from stayline.agent import Agent
+from stayline.dev_server import DevServer
 from stayline.lab.carrier import LabCarrier
 from stayline.lab.place import LabResult, call_with_script
 from stayline.lab.script import parse_script
@@ -214,13 +214,9 @@ async def scene(
             yield Scene(home, deepgram, openai, elevenlabs)
 
 
-async def client_of(environment: WorkflowEnvironment) -> Client:
+async def client_of(server: DevServer) -> Client:
     """A client made in the loop of whoever asks, for fixtures that outlive a test."""
-    return await Client.connect(
-        environment.client.service_client.config.target_host,
-        namespace=environment.client.namespace,
-        data_converter=pydantic_data_converter,
-    )
+    return await Client.connect(server.address, data_converter=pydantic_data_converter)
 
 
 def vendor_agent(**settings: Any) -> Agent:

@@ -14,12 +14,12 @@ import pytest
 import pytest_asyncio
 import structlog
 from structlog.testing import capture_logs
-from temporalio.testing import WorkflowEnvironment
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from media_bridge.carriers import signature
 from stayline import logs, names
+from stayline.dev_server import DevServer
 from tests.whole_call.house import ACCOUNT, TOKEN, Scene, client_of, scene, vendor_agent
 from tests.whole_call.webhook import Webhook
 
@@ -29,10 +29,8 @@ IDLE = 3.0
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stage(
-    temporal_env: WorkflowEnvironment, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Scene]:
-    client = await client_of(temporal_env)
+async def stage(temporal_server: DevServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
+    client = await client_of(temporal_server)
     agent = vendor_agent(greeting="Hello there.")
     async with scene(client, tmp_path_factory.mktemp("bad"), agent, stream_idle_timeout=IDLE) as running:
         yield running

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from temporalio.testing import WorkflowEnvironment
 
 from media_bridge.conversation import reply as reply_module
 from stayline import tool
+from stayline.dev_server import DevServer
 from stayline.timeline import AgentTurn, CallError
 from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.llm import Call, Say, Wait
@@ -64,9 +64,7 @@ def unlucky_agent() -> Any:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stage(
-    temporal_env: WorkflowEnvironment, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Scene]:
+async def stage(temporal_server: DevServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
     healthy = vendor_agent(
         name="healthy",
         greeting=GREETING,
@@ -80,7 +78,7 @@ async def stage(
         async with FakeAnthropic() as anthropic:
             patch.setenv("ANTHROPIC_BASE_URL", anthropic.url)
             patch.setenv("ANTHROPIC_API_KEY", anthropic.key)
-            client = await client_of(temporal_env)
+            client = await client_of(temporal_server)
             folder = tmp_path_factory.mktemp("hurt")
             async with scene(client, folder, healthy, unlucky_agent(), reply=answer) as running:
                 yield running

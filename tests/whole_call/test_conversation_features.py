@@ -11,9 +11,9 @@ import aiohttp
 import pytest
 import pytest_asyncio
 from temporalio.client import Client
-from temporalio.testing import WorkflowEnvironment
 
 from stayline import CallInfo, RejectCall, tool
+from stayline.dev_server import DevServer
 from stayline.timeline import AgentTurn, Interruption, UserTurn
 from tests.fakes.llm import Call, Say
 from tests.whole_call.house import Scene, client_of, scene, vendor_agent
@@ -59,9 +59,7 @@ def answer(body: dict[str, Any]) -> list[Any]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stage(
-    temporal_env: WorkflowEnvironment, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Scene]:
+async def stage(temporal_server: DevServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
     usual = vendor_agent(name="usual", greeting=GREETING, tools=[look_up])
     talker = vendor_agent(name="talker", greeting=LONG, numbers=[TALKER])
     closed = vendor_agent(name="closed", greeting="Never heard.", numbers=[CLOSED])
@@ -70,7 +68,7 @@ async def stage(
     async def screen(call: CallInfo) -> None:
         raise RejectCall("We are closed today.")
 
-    client = await client_of(temporal_env)
+    client = await client_of(temporal_server)
     folder = tmp_path_factory.mktemp("features")
     async with scene(client, folder, usual, talker, closed, reply=answer, ms_per_char=MS_PER_CHAR) as running:
         yield running
@@ -213,9 +211,9 @@ async def test_a_repeated_webhook_is_the_same_call(stage: Scene) -> None:
     assert [e.type for e in events] == ["call_admitted", "call_ended"]
 
 
-async def test_a_bridge_that_drains_hands_its_calls_over(temporal_env: WorkflowEnvironment, tmp_path: Path) -> None:
+async def test_a_bridge_that_drains_hands_its_calls_over(temporal_server: DevServer, tmp_path: Path) -> None:
     """Both share the port. The one that stops closes its streams; the carrier asks, and the other one answers."""
-    client: Client = await client_of(temporal_env)
+    client: Client = await client_of(temporal_server)
     agent = vendor_agent(greeting=GREETING, resume_text="Back again.")
     async with scene(client, tmp_path, agent, reply=answer, ms_per_char=MS_PER_CHAR, bridges=2) as stage:
         caller = await stage.greeted()

@@ -23,7 +23,6 @@ from temporalio.api.workflowservice.v1 import (
     QueryWorkflowRequest,
 )
 from temporalio.client import Client
-from temporalio.testing import WorkflowEnvironment
 
 from activities.records import RecordActivities
 from activities.records_db import CallStore
@@ -33,6 +32,7 @@ from stayline.agent import Agent
 from stayline.commands.calls_replay import fetch_histories, read_history, replay
 from stayline.commands.calls_temporal import pending_tools, query_record
 from stayline.commands.codec import CodecServer
+from stayline.dev_server import DevServer
 from stayline.errors import ConfigError
 from stayline.lab.carrier import LabCarrier
 from stayline.messages import SayText
@@ -107,12 +107,8 @@ def settings(keys: str | None, **more: Any) -> Settings:
     return Settings(encryption_keys=SecretStr(keys) if keys else None, **more)
 
 
-async def client_with(environment: WorkflowEnvironment, keys: str | None) -> Client:
-    return await Client.connect(
-        environment.client.service_client.config.target_host,
-        namespace=environment.client.namespace,
-        data_converter=converter_for(settings(keys)),
-    )
+async def client_with(server: DevServer, keys: str | None) -> Client:
+    return await Client.connect(server.address, data_converter=converter_for(settings(keys)))
 
 
 async def kept_by_temporal(client: Client, workflow_id: str) -> bytes:
@@ -172,9 +168,9 @@ def turns(events: list[Any]) -> list[str]:
 
 
 async def test_temporal_has_nothing_to_read_and_whoever_has_the_key_reads_all(
-    temporal_env: WorkflowEnvironment, tmp_path: Path
+    temporal_server: DevServer, tmp_path: Path
 ) -> None:
-    client = await client_with(temporal_env, KEYS)
+    client = await client_with(temporal_server, KEYS)
     agent = vendor_agent(greeting=GREETING, tools=[find_file])
     async with (
         scene(client, tmp_path, agent, reply=answer, ms_per_char=20) as stage,
@@ -197,7 +193,7 @@ async def test_temporal_has_nothing_to_read_and_whoever_has_the_key_reads_all(
         assert readable(await kept_by_temporal(client, lease)) == []
         for query in ("snapshot", "__temporal_workflow_metadata", "__stack_trace"):
             assert readable(await asked_for(client, workflow_id, query)) == [], query
-        keyless = await client_with(temporal_env, None)
+        keyless = await client_with(temporal_server, None)
         with pytest.raises(ConfigError, match="the key '2026a', which STAYLINE_ENCRYPTION_KEYS does not have here"):
             await query_record(keyless.get_workflow_handle(workflow_id), final=False)
         details = await temporal(client, "workflow", "metadata", "-w", workflow_id, codec=codec.url)
@@ -269,13 +265,13 @@ async def parts(client: Client, values: Settings, twilio: TwilioCredentials, age
 
 
 async def test_a_call_that_began_in_clear_goes_on_when_encryption_is_switched_on(
-    temporal_env: WorkflowEnvironment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    temporal_server: DevServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """First every process learns to read, then it is replaced by one that encrypts; the call is held throughout."""
     address = f"127.0.0.1:{free_port()}"
     values = settings(None, listen_addr=address, data_dir=tmp_path, carrier="lab", reuse_port=True, drain_timeout=1)
     agent = vendor_agent(greeting=GREETING)
-    reads, encrypts = [await client_with(temporal_env, keys) for keys in (f"clear,{KEYS}", KEYS)]
+    reads, encrypts = [await client_with(temporal_server, keys) for keys in (f"clear,{KEYS}", KEYS)]
     async with (
         vendors(monkeypatch, [], answer, ms_per_char=20) as (deepgram, openai, elevenlabs),
         LabCarrier(f"http://{address}", ACCOUNT, TOKEN) as carrier,

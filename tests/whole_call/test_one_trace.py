@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from temporalio.testing import WorkflowEnvironment
 
 from stayline import telemetry, tool
+from stayline.dev_server import DevServer
 from stayline.lab.place import CALLER
 from stayline.settings import Settings
 from stayline.telemetry import attributes as attr
@@ -34,12 +34,12 @@ def model(body: dict[str, Any]) -> list[Any]:
 
 
 async def test_one_trace_without_anything_personal(
-    temporal_env: WorkflowEnvironment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    temporal_server: DevServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exporter = InMemorySpanExporter()
     settings = Settings(data_dir=tmp_path)
     telemetry.configure(settings, "test", exporter=exporter)
-    client = await connect(settings, address=temporal_env.client.service_client.config.target_host)
+    client = await connect(settings, address=temporal_server.address)
     try:
         async with (
             vendors(monkeypatch, [QUESTION], model),

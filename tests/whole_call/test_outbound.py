@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from temporalio.testing import WorkflowEnvironment
 
+from stayline.dev_server import DevServer
 from stayline.errors import ConfigError
 from stayline.lab.call import DialOutcome
 from stayline.lab.callee import Callee
@@ -31,10 +31,8 @@ agent = vendor_agent(name="desk", greeting=GREETING, goodbye="Goodbye now.")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stage(
-    temporal_env: WorkflowEnvironment, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Scene]:
-    client = await client_of(temporal_env)
+async def stage(temporal_server: DevServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
+    client = await client_of(temporal_server)
     async with scene(client, tmp_path_factory.mktemp("outbound"), agent) as running:
         yield running
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from temporalio.client import Client
-from temporalio.testing import WorkflowEnvironment
 
 from stayline import Agent, telemetry, tool
+from stayline.dev_server import DevServer
 from stayline.settings import Settings
 from stayline.telemetry import attributes as attr
 from stayline.temporal import connect
@@ -280,9 +280,9 @@ async def test_talking_during_a_slow_tool(client: Client, tmp_path: Path, ref: s
 
 @VENDORS
 async def test_another_bridge_takes_up_the_conversation(
-    temporal_env: WorkflowEnvironment, tmp_path: Path, ref: str
+    temporal_server: DevServer, tmp_path: Path, ref: str
 ) -> None:
-    client = await client_of(temporal_env)
+    client = await client_of(temporal_server)
     async with stage(client, tmp_path, ref, bridges=2, resume_text="Back again.") as scene:
         caller = await scene.greeted()
         await caller.asks("my name is Ann")
@@ -403,11 +403,11 @@ async def test_when_no_model_is_left_the_carrier_itself_apologises(client: Clien
 
 
 @VENDORS
-async def test_one_trace(temporal_env: WorkflowEnvironment, tmp_path: Path, ref: str) -> None:
+async def test_one_trace(temporal_server: DevServer, tmp_path: Path, ref: str) -> None:
     exporter = InMemorySpanExporter()
     settings = Settings(data_dir=tmp_path)
     telemetry.configure(settings, "test", exporter=exporter)
-    client = await connect(settings, address=temporal_env.client.service_client.config.target_host)
+    client = await connect(settings, address=temporal_server.address)
     try:
         async with stage(client, tmp_path, ref) as scene:
             caller = await scene.greeted()

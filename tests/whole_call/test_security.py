@@ -16,7 +16,6 @@ import pytest
 import pytest_asyncio
 import structlog
 from structlog.testing import capture_logs
-from temporalio.testing import WorkflowEnvironment
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidStatus
 
@@ -24,6 +23,7 @@ from media_bridge import admission
 from media_bridge.carriers import signature
 from media_bridge.server import stream, webhooks
 from stayline import logs, names
+from stayline.dev_server import DevServer
 from stayline.settings import Settings
 from tests.whole_call.house import TOKEN, Scene, client_of, scene, vendor_agent
 from tests.whole_call.test_bad_input import CONNECTED, media, sent_and_closed, socket, start, while_talking
@@ -36,10 +36,8 @@ WORDS = "marmalade"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stage(
-    temporal_env: WorkflowEnvironment, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Scene]:
-    client = await client_of(temporal_env)
+async def stage(temporal_server: DevServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
+    client = await client_of(temporal_server)
     agent = vendor_agent(greeting="Hello there.")
     async with scene(client, tmp_path_factory.mktemp("security"), agent, max_calls=4) as running:
         yield running

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from temporalio.client import WorkflowUpdateFailedError
-from temporalio.testing import WorkflowEnvironment
 
+from stayline.dev_server import DevServer
 from stayline.lab.call import Behaviour, DialOutcome
 from stayline.messages import Accepted, SayText
 from stayline.names import call_workflow_id
@@ -36,13 +36,11 @@ def answer(body: dict[str, Any]) -> list[Any]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stage(
-    temporal_env: WorkflowEnvironment, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Scene]:
+async def stage(temporal_server: DevServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
     agent = vendor_agent(
         greeting=GREETING, goodbye=GOODBYE, transfer_text=CONNECTING, transfers={"sales": "+15550100020"}
     )
-    client = await client_of(temporal_env)
+    client = await client_of(temporal_server)
     async with scene(client, tmp_path_factory.mktemp("steering"), agent, reply=answer) as running:
         running.carrier.behaviour = Behaviour(
             dials={

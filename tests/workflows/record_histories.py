@@ -9,20 +9,17 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-import sysconfig
-from datetime import timedelta
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from temporalio.client import Client, WorkflowHandle
-from temporalio.common import SearchAttributeKey
 from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.testing import WorkflowEnvironment
 
 from stayline import CallInfo, RejectCall
+from stayline.dev_server import DevServer
 from stayline.messages import Dial
-from stayline.names import SEARCH_ATTRIBUTES
-from tests.conftest import DEV_SERVER_FLAGS
+from stayline.settings import Settings
 from tests.workflows.bench import LEG, agent, bench, said, until, user
 from tests.workflows.test_lost_bridge import LivingBridge, lease, worker
 from tests.workflows.test_tools import desk as tool_desk
@@ -168,18 +165,18 @@ async def outbound_call(client: Client) -> None:
 
 async def main() -> None:
     HISTORIES.mkdir(exist_ok=True)
-    async with await WorkflowEnvironment.start_local(
-        data_converter=pydantic_data_converter,
-        identity="recorder",
-        dev_server_existing_path=str(Path(sysconfig.get_path("scripts")) / "temporal"),
-        dev_server_log_level="error",
-        dev_server_extra_args=DEV_SERVER_FLAGS,
-        dev_server_startup_timeout=timedelta(seconds=60),
-        search_attributes=[SearchAttributeKey.for_keyword(name) for name in SEARCH_ATTRIBUTES],
-    ) as environment:
-        for record in (eventful_call, rejected_call, continued_call, lost_bridge, outbound_call):
-            if not sys.argv[1:] or record.__name__ in sys.argv[1:]:
-                await record(environment.client)
+    with tempfile.TemporaryDirectory() as folder:
+        async with DevServer(Settings(data_dir=Path(folder)), port=0, ui=False) as server:
+            client = await Client.connect(
+                server.address, identity="recorder", data_converter=pydantic_data_converter
+            )
+            await record_all(client)
+
+
+async def record_all(client: Client) -> None:
+    for record in (eventful_call, rejected_call, continued_call, lost_bridge, outbound_call):
+        if not sys.argv[1:] or record.__name__ in sys.argv[1:]:
+            await record(client)
 
 
 if __name__ == "__main__":

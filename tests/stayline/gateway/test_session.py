@@ -13,9 +13,9 @@ import pytest
 import pytest_asyncio
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
-from temporalio.testing import WorkflowEnvironment
 
 from stayline import StaylineError, ToolDefinition
+from stayline.dev_server import DevServer
 from stayline.gateway import (
     AgentTranscript,
     EventType,
@@ -72,12 +72,10 @@ def answer(body: dict[str, Any]) -> list[Any]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def place(
-    temporal_env: WorkflowEnvironment, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Embedded]:
+async def place(temporal_server: DevServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Embedded]:
     async with embedded(
         tmp_path_factory.mktemp("session"),
-        await client_of(temporal_env),
+        await client_of(temporal_server),
         reply=answer,
         tools=[WEATHER],
         tool_handlers={"get_weather": get_weather},
