@@ -38,7 +38,7 @@ from stayline.encryption import Encryption
 from stayline.errors import ConfigError, StaylineError
 from stayline.names import SA_STATUS, SEARCH_ATTRIBUTES
 from stayline.settings import Settings
-from stayline.telemetry import setup, temporal_tracing
+from stayline.telemetry import setup, spans, temporal_tracing
 
 DEFAULT_ADDRESS = "127.0.0.1:7233"
 DEFAULT_NAMESPACE = "default"
@@ -73,11 +73,13 @@ def converter_for(settings: Settings) -> DataConverter:
 def plugins() -> list[SimplePlugin]:
     """Plugins of every client, and so of its workers; give them to a `Replayer` too.
 
+    `telemetry.configure` goes first: where spans go nowhere, none are made for Temporal's requests.
+
     Raises:
         ConfigError: this process already has a tracer provider of another kind.
     """
     setup.ensure_provider()
-    return [temporal_tracing.plugin()]
+    return [temporal_tracing.plugin(exported=spans.exported)]
 
 
 def runtime(settings: Settings) -> Runtime:

@@ -6,6 +6,10 @@ deterministic randomness and drops what a replay repeats. A workflow's own span 
 
 Messages that people send from Temporal's UI or CLI carry no trace, and those from other workflows carry
 theirs: `JoinCallTrace` puts both into the trace of the workflow that handles them.
+
+A span for each request, and its id in a header of each message, are an eighth of a history of a call with tools.
+A process whose spans go nowhere makes none: it only hands a call's trace on when it starts the call's workflow, so
+that others, which do export, still agree on one trace (`BeginCallTrace`).
 """
 
 from __future__ import annotations
@@ -18,7 +22,15 @@ from typing import Any
 import temporalio.client
 from temporalio import workflow
 from temporalio.api.common.v1 import Payload
+from temporalio.client import (
+    OutboundInterceptor,
+    StartWorkflowInput,
+    StartWorkflowUpdateWithStartInput,
+    WorkflowHandle,
+    WorkflowUpdateHandle,
+)
 from temporalio.contrib.opentelemetry import OpenTelemetryInterceptor
+from temporalio.converter import PayloadConverter
 from temporalio.plugin import SimplePlugin
 from temporalio.worker import (
     HandleSignalInput,
@@ -30,16 +42,51 @@ from temporalio.worker import (
 )
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
+from stayline.telemetry.spans import current_traceparent
+
 _HEADER = "_tracer-data"  # temporalio.contrib.opentelemetry, _otel_interceptor.py
 
 
-def plugin() -> SimplePlugin:
-    """The plugin that clients, workers and replayers use alike. Needs `setup.ensure_provider` to have run."""
+def plugin(*, exported: bool) -> SimplePlugin:
+    """The plugin that clients, workers and replayers use alike. Needs `setup.ensure_provider` to have run.
+
+    Args:
+        exported: whether this process' spans go anywhere.
+    """
+    traced = [JoinCallTrace(), OpenTelemetryInterceptor(add_temporal_spans=True)]
     return SimplePlugin(
         "StaylineTracing",
-        interceptors=[JoinCallTrace(), OpenTelemetryInterceptor(add_temporal_spans=True)],
+        interceptors=traced if exported else [BeginCallTrace()],
         workflow_runner=_let_opentelemetry_pass,
     )
+
+
+class BeginCallTrace(temporalio.client.Interceptor):
+    """Gives the present trace to each workflow that this client starts, and to nothing else."""
+
+    def intercept_client(self, next: OutboundInterceptor) -> OutboundInterceptor:
+        return _BeginCallTrace(next)
+
+
+class _BeginCallTrace(OutboundInterceptor):
+    async def start_workflow(self, input: StartWorkflowInput) -> WorkflowHandle[Any, Any]:
+        input.headers = _with_trace(input.headers)
+        return await super().start_workflow(input)
+
+    async def start_update_with_start_workflow(
+        self, input: StartWorkflowUpdateWithStartInput
+    ) -> WorkflowUpdateHandle[Any]:
+        start = input.start_workflow_input
+        start.headers = _with_trace(start.headers)
+        return await super().start_update_with_start_workflow(input)
+
+
+def _with_trace(headers: Mapping[str, Payload]) -> Mapping[str, Payload]:
+    traceparent = current_traceparent()
+    if traceparent is None:
+        return headers
+    (payload,) = PayloadConverter.default.to_payloads([{"traceparent": traceparent}])
+    return {**headers, _HEADER: payload}
 
 
 class JoinCallTrace(temporalio.client.Interceptor, Interceptor):

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -29,35 +30,11 @@ SAID = "my cat is called Mephisto, call +14155550123"
 
 async def test_one_trace_covers_bridge_workflow_and_activities(temporal_server: DevServer, client: Client) -> None:
     """The bridge's process and the worker's export to one collector; the worker replays at every task."""
-    address = temporal_server.address
-    queue = f"traced-{uuid4()}"
     async with Collector() as collector:
-        environment = {
-            **os.environ,
-            "TEMPORAL_ADDRESS": address,
-            "STAYLINE_OTLP_ENDPOINT": collector.origin,
-            "STAYLINE_LOG_FORMAT": "json",
-        }
-        worker = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "tests.stayline.traced_worker",
-            queue,
-            cwd=ROOT,
-            env=environment,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        try:
-            traceparent = await _a_call(Settings(otlp_endpoint=collector.origin), address, queue, client)
-            worker.send_signal(signal.SIGTERM)
-            _, logged = await worker.communicate()
-            assert worker.returncode == 0, logged.decode()
-        finally:
-            await asyncio.to_thread(telemetry.shutdown)  # it waits for the collector, which this loop serves
-            if worker.returncode is None:
-                worker.kill()
-                await worker.wait()
+        settings = Settings(otlp_endpoint=collector.origin)
+        call, logged = await _a_call(settings, temporal_server.address, client, collector)
 
+    traceparent = call.traceparent
     assert {span.trace_id.hex() for _, span in collector.spans} == {traceparent.split("-")[1]}
     assert {service for service, _ in collector.spans} == {"stayline-bridge", "stayline-worker"}
     names = Counter(collector.names())
@@ -78,6 +55,28 @@ async def test_one_trace_covers_bridge_workflow_and_activities(temporal_server: 
     _logs_name_the_call_but_no_number(logged)
 
 
+async def test_a_bridge_that_exports_nothing_leaves_the_trace_to_others(
+    temporal_server: DevServer, client: Client
+) -> None:
+    """Its messages carry no headers, only the start does; the worker's spans are one trace all the same."""
+    async with Collector() as collector:
+        call, _ = await _a_call(Settings(), temporal_server.address, client, collector)
+
+    assert {span.trace_id.hex() for _, span in collector.spans} == {call.traceparent.split("-")[1]}
+    assert {service for service, _ in collector.spans} == {"stayline-worker"}
+    names = Counter(collector.names())
+    assert {name: names[name] for name in EXPECTED_OF_THE_WORKER} == EXPECTED_OF_THE_WORKER
+    history = await client.get_workflow_handle(call.id).fetch_history()
+    for event in history.events:
+        signal, update = (
+            event.workflow_execution_signaled_event_attributes,
+            event.workflow_execution_update_accepted_event_attributes,
+        )
+        assert not signal.header.fields
+        assert not update.accepted_request.input.header.fields
+    assert set(history.events[0].workflow_execution_started_event_attributes.header.fields) == {"_tracer-data"}
+
+
 def _logs_name_the_call_but_no_number(logged: bytes) -> None:
     """The SDK logs a failed attempt with its exception, whose message quotes the caller."""
     assert NUMBER[1:].encode() not in logged
@@ -88,24 +87,64 @@ def _logs_name_the_call_but_no_number(logged: bytes) -> None:
     assert "ValueError" in failure["exception"]
 
 
-EXPECTED = {
-    "call": 1,
-    "session": 2,
-    "StartUpdateWithStartWorkflow:TracedCall": 1,
+EXPECTED_OF_THE_WORKER = {
     "RunWorkflow:TracedCall": 1,
     "HandleUpdate:admit": 1,
-    "StartWorkflowUpdate:run_tool": 1,
     "HandleUpdate:run_tool": 1,
-    "SignalWorkflow:record": 2,
     "HandleSignal:record": 2,
     "HandleSignal:end": 1,
     "StartActivity:book": 2,
     "RunActivity:book": 3,
     "tool": 3,
 }
+EXPECTED = {
+    **EXPECTED_OF_THE_WORKER,
+    "call": 1,
+    "session": 2,
+    "StartUpdateWithStartWorkflow:TracedCall": 1,
+    "StartWorkflowUpdate:run_tool": 1,
+    "SignalWorkflow:record": 2,
+}
 
 
-async def _a_call(settings: Settings, address: str, queue: str, stranger: Client) -> str:
+@dataclass(frozen=True)
+class Traced:
+    id: str
+    traceparent: str
+
+
+async def _a_call(settings: Settings, address: str, stranger: Client, collector: Collector) -> tuple[Traced, bytes]:
+    """One call with a worker that exports to the collector, and what that worker logged."""
+    queue = f"traced-{uuid4()}"
+    environment = {
+        **os.environ,
+        "TEMPORAL_ADDRESS": address,
+        "STAYLINE_OTLP_ENDPOINT": collector.origin,
+        "STAYLINE_LOG_FORMAT": "json",
+    }
+    worker = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.stayline.traced_worker",
+        queue,
+        cwd=ROOT,
+        env=environment,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        call = await _talk(settings, address, queue, stranger)
+        worker.send_signal(signal.SIGTERM)
+        _, logged = await worker.communicate()
+        assert worker.returncode == 0, logged.decode()
+    finally:
+        await asyncio.to_thread(telemetry.shutdown)  # it waits for the collector, which this loop serves
+        if worker.returncode is None:
+            worker.kill()
+            await worker.wait()
+    return call, logged
+
+
+async def _talk(settings: Settings, address: str, queue: str, stranger: Client) -> Traced:
     """Admission in one bridge, a second session by another client, an `end` by somebody without telemetry."""
     telemetry.configure(settings, "bridge")
     bridge = await connect(settings, address=address)
@@ -132,4 +171,4 @@ async def _a_call(settings: Settings, address: str, queue: str, stranger: Client
         assert await handle.query("snapshot") == 2
     await stranger.get_workflow_handle(call).signal("end")
     assert await handle.result() == 2
-    return traceparent
+    return Traced(call, traceparent)
