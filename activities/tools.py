@@ -78,11 +78,12 @@ class ToolActivities:
     async def _attempt(self, inputs: Sequence[RawValue], earlier: tuple[ToolAttempt, ...]) -> Any:
         """Run the tool once; every way in which it can fail becomes an ApplicationError."""
         tool, invocation = self._resolve(inputs)
+        info = activity.info()
         context = ToolContext(
             call=invocation.call,
-            tool_call_id=invocation.tool_call_id,
-            idempotency_key=invocation.idempotency_key,
-            attempt=activity.info().attempt,
+            tool_call_id=info.activity_id,
+            idempotency_key=f"{info.workflow_id}:{info.activity_id}",
+            attempt=info.attempt,
             heartbeat=lambda *details: activity.heartbeat(_Progress(attempts=earlier), *details),
         )
         beating = None if tool.spec.heartbeat_timeout else asyncio.create_task(_keep_beating(earlier))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -32,6 +33,12 @@ from stayline.settings import Settings
 from stayline.timeline import AgentTurn, SessionClosed, TurnLatency, Usage, UserTurn
 
 BRIDGE = "bench-0000"
+WORDS = (
+    "the to a and of I you it is in that was for on my with have not be at we this order as they will are can from "
+    "please your our what when where there number address house street delivered driver morning afternoon Tuesday "
+    "Wednesday tomorrow yesterday week parcel box broken missing instead of blue twelve nineteen forty account "
+    "bill paid charged twice refund card bank name spelled email phone call back wait moment look again sorry thank"
+)
 LATENCY = TurnLatency(endpoint_ms=310, llm_ms=280, tts_ms=120, total_ms=720)
 
 
@@ -42,6 +49,7 @@ class Line:
         self.call_id = "CA" + uuid.uuid4().hex
         self.workflow_id = call_workflow_id(self.call_id)
         self.tool_ms: list[float] = []  #: of each tool call, from the bridge's question to the outcome there
+        self._seed = 0
         self._client = client
         self._agent = agent
         self._settings = settings
@@ -76,7 +84,7 @@ class Line:
         """
         await asyncio.sleep(gap)
         await self.caught_up()
-        self._records.put(UserTurn(at=datetime.now(UTC), text=SAYS, confidence=0.98, speech_ms=5200))
+        self._records.put(UserTurn(at=datetime.now(UTC), text=self._words(SAYS), confidence=0.98, speech_ms=5200))
         asked: tuple[str, ...] = ()
         if tool:
             self._use(0)
@@ -85,8 +93,19 @@ class Line:
         await asyncio.sleep(gap)
         await self.caught_up()
         self._records.put(
-            AgentTurn(at=datetime.now(UTC), text=ANSWER, speech_ms=6100, latency=LATENCY, tool_calls=asked)
+            AgentTurn(
+                at=datetime.now(UTC), text=self._words(ANSWER), speech_ms=6100, latency=LATENCY, tool_calls=asked
+            )
         )
+
+    def _words(self, like: str) -> str:
+        """As long as that, and never the same: one sentence, said 200 times, would deflate to nothing."""
+        self._seed += 1
+        chosen, words = random.Random(self._seed), WORDS.split()
+        text = ""
+        while len(text) < len(like):
+            text += f" {chosen.choice(words)}"
+        return text.strip()
 
     def _use(self, output: int) -> None:
         now = datetime.now(UTC)

@@ -217,13 +217,10 @@ class ToolRun(Model):
 
 
 class ToolInvocation(Model):
-    """Input of a tool's activity."""
+    """Input of a tool's activity. The tool's name is the activity's type, the id of the tool call its id."""
 
     call: CallInfo
-    tool_call_id: str
-    name: str
     arguments: dict[str, Any]
-    idempotency_key: str  #: workflow id + tool-call id; pass it on to the system that the tool changes
 
 
 class ToolReturn(Model):

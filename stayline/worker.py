@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from importlib.metadata import version
 from typing import Any, Final
 
 from temporalio.api.workflowservice.v1 import SetWorkerDeploymentCurrentVersionRequest
@@ -88,6 +89,8 @@ def build_worker(
         max_cached_workflows=settings.max_cached_workflows,
         graceful_shutdown_timeout=timedelta(seconds=settings.tool_grace),
         deployment_config=_deployment(settings),
+        # Stands in most events. By default the SDK hashes the code of all loaded modules, a second of a start.
+        build_id=None if settings.build_id else version("stayline"),
     )
 
 

@@ -57,12 +57,12 @@ async def screen_call(call: CallInfo) -> Admission:
     return admission
 
 
-async def run_tool(spec: ToolSpec, invocation: ToolInvocation) -> ToolReturn:
+async def run_tool(spec: ToolSpec, call_id: str, invocation: ToolInvocation) -> ToolReturn:
     returned: ToolReturn = await workflow.execute_activity(
         spec.name,
         invocation,
         result_type=ToolReturn,
-        activity_id=invocation.tool_call_id,
+        activity_id=call_id,
         start_to_close_timeout=timedelta(seconds=spec.attempt_timeout) + ATTEMPT_MARGIN,
         schedule_to_close_timeout=timedelta(seconds=max(spec.total_timeout, 0.001)),
         heartbeat_timeout=timedelta(seconds=spec.heartbeat_timeout or TOOL_WORKER_SILENT_FOR),

@@ -126,15 +126,9 @@ class ToolRuns:
 
     async def _attempt(self, call: ToolCall, spec: ToolSpec) -> ToolOutcome:
         begun = workflow.now()
-        invocation = ToolInvocation(
-            call=self._state.call,
-            tool_call_id=call.id,
-            name=call.name,
-            arguments=call.arguments,
-            idempotency_key=f"{workflow.info().workflow_id}:{call.id}",
-        )
+        invocation = ToolInvocation(call=self._state.call, arguments=call.arguments)
         try:
-            returned = await effects.run_tool(spec, invocation)
+            returned = await effects.run_tool(spec, call.id, invocation)
         except ActivityError as error:
             outcome = _outcome_of_failure(call, error)
         else:

@@ -22,12 +22,6 @@ INFO = CallInfo(call_id="CA1", from_number="+1", to_number="+2", started_at=date
 CONVERTER = pydantic_data_converter.payload_converter
 
 
-def invocation(name: str, **arguments: Any) -> ToolInvocation:
-    return ToolInvocation(
-        call=INFO, tool_call_id="c1", name=name, arguments=arguments, idempotency_key="call-CA1:c1"
-    )
-
-
 class Bench:
     """One attempt of a tool, and what it said in heartbeats."""
 
@@ -42,11 +36,13 @@ class Bench:
         environment.info = dataclasses.replace(
             environment.info,
             activity_type=name,
+            activity_id="c1",
+            workflow_id="call-CA1",
             attempt=attempt,
             heartbeat_details=[told] if told else [],
         )
         environment.on_heartbeat = lambda *details: self.heartbeats.append(details)
-        [payload] = CONVERTER.to_payloads([invocation(name, **arguments)])
+        [payload] = CONVERTER.to_payloads([ToolInvocation(call=INFO, arguments=arguments)])
         returned = await environment.run(self.activities.run, [RawValue(payload)])
         assert isinstance(returned, ToolReturn)
         return returned
