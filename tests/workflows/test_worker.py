@@ -9,6 +9,7 @@ import sys
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -192,6 +193,18 @@ async def test_a_deploy_leaves_calls_in_progress_alone(client: Client) -> None:
             assert "two" in await builds(watch), "the watch over a bridge moves on"
             assert await builds(old.handle) == {"one"}
             assert await builds(new.handle) == {"two"}
+
+
+async def test_without_a_build_the_history_tells_stayline_s_version(client: Client) -> None:
+    queue, desk = f"calls-{uuid.uuid4().hex}", agent()
+    call = on_queue(client, desk, queue)
+    async with worker(client, desk, queue):
+        await call.begin()
+        await call.hang_up()
+        await call.result()
+    history = await call.handle.fetch_history()
+    started = [e.workflow_task_started_event_attributes for e in history.events if e.event_type == 6]
+    assert {attributes.worker_version.build_id for attributes in started} == {version("stayline")}
 
 
 async def builds(handle: WorkflowHandle[Any, Any]) -> set[str]:
