@@ -89,7 +89,7 @@ def build_worker(
         max_cached_workflows=settings.max_cached_workflows,
         graceful_shutdown_timeout=timedelta(seconds=settings.tool_grace),
         deployment_config=_deployment(settings),
-        # Stands in most events. By default the SDK hashes the code of all loaded modules, a second of a start.
+        # Stands in most events. By default the SDK hashes the code of all loaded modules: 0.4 s of a start.
         build_id=None if settings.build_id else version("stayline"),
     )
 
